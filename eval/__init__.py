@@ -1,0 +1,1 @@
+"""Evaluation of symbolic music against real music."""

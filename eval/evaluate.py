@@ -1,0 +1,582 @@
+"""Generated music against real music, feature by feature, beside what chance alone would do.
+
+Every row holds the distance between the real and a generated side, and with it
+
+- a bootstrap 95 % interval of the true distance, pieces resampled on both sides;
+- the real-against-real band: where the same distance lies between real sets of these sizes;
+- the p-value of a permutation test that swaps pieces between the sides, and the same corrected
+  over the whole table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval import distances, resampling
+from eval.copying import MIN_NOTES, Run, copied_share, longest_runs
+from eval.features import FEATURES, features_of
+from eval.pieces import Side, Track, silently
+from eval.resampling import Counts, Interval
+from rnngan.errors import UserError
+
+Floats = NDArray[np.float64]
+Table: TypeAlias = dict[str, Floats]
+"""Each feature over the pieces of a side: `(pieces,)` or, for histograms, `(pieces, bins)`."""
+Verdict = Literal[
+    "higher", "lower", "wider", "narrower", "differs", "no difference seen", "too few", "undefined"
+]
+
+ALPHA = 0.05
+FEW_PIECES = 20
+"""With fewer, a difference that is not seen says nothing."""
+PAIR_PIECES = 200
+"""Pieces a side, at most, for what compares pairs: its cost grows with their square."""
+PAIR_RESAMPLES = 100
+
+
+class Column(NamedTuple):
+    """What a column of a `Table` holds."""
+
+    name: str
+    group: str
+    unit: str
+    kind: Literal["scalar", "ordered", "categorical"]
+    bins: tuple[str, ...] = ()
+    positions: tuple[float, ...] = ()
+
+    @property
+    def measure(self) -> Literal["wasserstein1", "jensen_shannon"]:
+        """Name of the distance that suits the kind."""
+        return "jensen_shannon" if self.kind == "categorical" else "wasserstein1"
+
+    @property
+    def measure_unit(self) -> str:
+        """Unit of that distance."""
+        return "bits" if self.kind == "categorical" else self.unit
+
+
+LONGEST_RUN = Column("longest_copied_run[line=top]", "copying", "notes", "scalar")
+COPIED_SHARE = Column(f"copied_share[line=top,notes={MIN_NOTES}]", "copying", "share", "scalar")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A number, its bootstrap 95 % interval and its real-against-real band (the middle 95 %)."""
+
+    value: float
+    interval: Interval
+    band: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One feature over the pieces of one side.
+
+    Attributes:
+        count: Pieces in which it is defined.
+        undefined: Pieces in which it is not.
+        mean: Mean over the pieces; of an ordered histogram the mean position, of a categorical
+            one NaN.
+        median: Likewise.
+        deviation: Likewise the standard deviation.
+        histogram: Mean of the pieces' histograms `(bins,)`; empty for a scalar.
+    """
+
+    count: int
+    undefined: int
+    mean: float
+    median: float
+    deviation: float
+    histogram: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One feature of a generated side against the real side.
+
+    Attributes:
+        side: Name of the generated side.
+        distance: Wasserstein-1 in the feature's unit, or Jensen-Shannon in bits.
+        standardised: Wasserstein-1 in standard deviations of the real side; NaN for bits.
+        p: Of the permutation test on `distance`.
+        p_corrected: The same, corrected over all rows of the table.
+        overlapping_area: Of the distances within the real side and those between the sides.
+        kl_divergence: Of the same two, in bits.
+        histogram_overlap: Of the mean histograms; NaN for a scalar.
+    """
+
+    side: str
+    column: Column
+    real: Summary
+    fake: Summary
+    distance: Figure
+    standardised: float
+    p: float
+    p_corrected: float
+    overlapping_area: Figure
+    kl_divergence: Figure
+    histogram_overlap: float
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the sides differ by more than chance."""
+        return self.p_corrected < ALPHA
+
+    @property
+    def times_band(self) -> float:
+        """The distance in units of the upper end of its band: above 1, more than real from real.
+
+        Infinite where real music does not differ from real music at all; NaN if undefined.
+        """
+        if self.distance.band[1] == 0:
+            return math.inf if self.distance.value > 0 else 0.0
+        return self.distance.value / self.distance.band[1]
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the corrected p-value says and, where values have an order, which way they moved."""
+        if math.isnan(self.p_corrected):
+            return "undefined"
+        if not self.flagged:
+            few = min(self.real.count, self.fake.count) < FEW_PIECES
+            return "too few" if few else "no difference seen"
+        if self.column.kind == "categorical":
+            return "differs"
+        move = self.fake.mean - self.real.mean
+        if abs(move) >= self.distance.value / 2:
+            return "higher" if move > 0 else "lower"
+        return "wider" if self.fake.deviation > self.real.deviation else "narrower"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copying:
+    """What one side shares with the training set.
+
+    Attributes:
+        share: Of the pieces with `MIN_NOTES` notes or more, those that copy so many in a row.
+        interval: Its 95 % interval (Wilson).
+        runs: The longest run of each piece.
+    """
+
+    side: Side
+    share: float
+    interval: Interval
+    runs: tuple[Run, ...]
+
+    def worst(self, count: int) -> list[int]:
+        """Numbers of the pieces with the longest runs, longest first."""
+        order = sorted(range(len(self.runs)), key=lambda i: -self.runs[i].num_notes)
+        return [i for i in order[:count] if self.runs[i].num_notes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a report tells.
+
+    Attributes:
+        tables: Values of every piece, by the name of the side.
+        rows: One per feature and generated side.
+        copying: The real side first; empty without a training set.
+        band: What stands for real against real, in words.
+        warnings: What to know before reading the numbers.
+    """
+
+    real: Side
+    fakes: tuple[Side, ...]
+    training: Side | None
+    tables: dict[str, Table]
+    rows: tuple[Row, ...]
+    copying: tuple[Copying, ...]
+    band: str
+    warnings: tuple[str, ...]
+    seed: int
+    resamples: int
+    permutations: int
+
+    def rows_of(self, side: Side) -> list[Row]:
+        """The rows of one generated side."""
+        return [row for row in self.rows if row.side == side.name]
+
+    def flat(self) -> dict[str, float]:
+        """Finite numbers by `SIDE/FEATURE/WHAT`, and `SIDE/features_told_apart`."""
+        numbers: dict[str, float] = {}
+        for side in self.fakes:
+            rows = self.rows_of(side)
+            numbers[f"{side.name}/features_told_apart"] = sum(row.flagged for row in rows)
+            for row in rows:
+                stem = f"{side.name}/{row.column.name}"
+                numbers |= {
+                    f"{stem}/real_mean": row.real.mean,
+                    f"{stem}/fake_mean": row.fake.mean,
+                    f"{stem}/{row.column.measure}": row.distance.value,
+                    f"{stem}/standardised": row.standardised,
+                    f"{stem}/overlapping_area": row.overlapping_area.value,
+                    f"{stem}/p_corrected": row.p_corrected,
+                }
+        return {name: number for name, number in numbers.items() if math.isfinite(number)}
+
+
+def evaluate(
+    real: Side,
+    fakes: Sequence[Side],
+    *,
+    training: Side | None = None,
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+    permutations: int = 5000,
+    track: Track = silently,
+) -> Evaluation:
+    """Compare generated sides with a real one.
+
+    Args:
+        real: Held-out real music.
+        fakes: Generated sides.
+        training: What the generator learnt from. With it copying is measured, and real against
+            real means training pieces against the real side; without it, parts of the real side.
+        metrics: Feature names as `eval.features.select` returns them; all by default.
+        seed: Of all resampling.
+        resamples: Of the bootstrap, and of the band.
+        permutations: Of the test.
+        track: Shows the progress.
+
+    Raises:
+        UserError: No generated side, a side of fewer than two pieces, two sides of one name, or a
+            count that is not positive.
+    """
+    sides = (real, *fakes)
+    _check(sides, training, resamples=resamples, permutations=permutations)
+    columns = [
+        Column(f.name, f.group, f.unit, f.kind, f.bins, f.positions)
+        for f in (FEATURES[name] for name in (FEATURES if metrics is None else metrics))
+    ]
+    names = [column.name for column in columns]
+    tables = {side.name: measure(side, names, track) for side in sides}
+    reference = measure(training, names, track) if training else {}
+    copying = _copying(sides, training) if training else ()
+    for part in copying:
+        tables[part.side.name] |= _copying_columns(part.runs)
+    if copying:
+        columns += [LONGEST_RUN, COPIED_SHARE]
+
+    rows: list[Row] = []
+    for index, fake in enumerate(fakes):
+        rng = np.random.default_rng((seed, index))
+        sizes = Sizes(
+            real=len(real.pieces),
+            fake=len(fake.pieces),
+            training=len(training.pieces) if training else 0,
+        )
+        draws = _draw(rng, sizes, resamples, permutations)
+        for column in track(columns, f"comparing {fake.name}"):
+            values = Values(
+                real=tables[real.name][column.name],
+                fake=tables[fake.name][column.name],
+                training=reference.get(column.name),
+            )
+            rows.append(_compare(fake.name, column, values, draws))
+    corrected = resampling.benjamini_hochberg(np.array([row.p for row in rows]))
+    rows = [replace(row, p_corrected=float(p)) for row, p in zip(rows, corrected)]
+    return Evaluation(
+        real=real,
+        fakes=tuple(fakes),
+        training=training,
+        tables=tables,
+        rows=tuple(rows),
+        copying=copying,
+        band=_band_in_words(real, training),
+        warnings=tuple(_warnings(real, fakes, training, rows, permutations)),
+        seed=seed,
+        resamples=resamples,
+        permutations=permutations,
+    )
+
+
+def measure(side: Side, names: Sequence[str], track: Track = silently) -> Table:
+    """The features of every piece of a side."""
+    found = [features_of(piece, names) for piece in track(side.pieces, f"measuring {side.name}")]
+    return {name: np.array([values[name] for values in found], dtype=float) for name in names}
+
+
+def _check(
+    sides: Sequence[Side], training: Side | None, *, resamples: int, permutations: int
+) -> None:
+    if len(sides) < 2:
+        raise UserError("nothing to evaluate: give at least one generated side")
+    if len({side.name for side in sides}) < len(sides):
+        raise UserError(f"sides need names that differ, got {', '.join(s.name for s in sides)}")
+    for side in sides:
+        if len(side.pieces) < 2:
+            raise UserError(
+                f"{side.name} has {len(side.pieces)} pieces; a comparison needs at least 2, and "
+                f"{FEW_PIECES} or more to tell anything"
+            )
+    if training and not training.pieces:
+        raise UserError(f"the training set {training.name} has no pieces")
+    for name, value in (("resamples", resamples), ("permutations", permutations)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}")
+
+
+def _copying(sides: Sequence[Side], training: Side) -> tuple[Copying, ...]:
+    runs = iter(longest_runs([p for side in sides for p in side.pieces], training.pieces))
+    parts = []
+    for side in sides:
+        own = tuple(next(runs) for _ in side.pieces)
+        share = copied_share(own)
+        long_enough = sum(run.line_notes >= MIN_NOTES for run in own)
+        interval = resampling.wilson_interval(share, long_enough)
+        parts.append(Copying(side=side, share=share, interval=interval, runs=own))
+    return tuple(parts)
+
+
+def _copying_columns(runs: Sequence[Run]) -> Table:
+    """Longest run of each piece, and whether it counts as copied; NaN where a line is too short."""
+    notes = np.array([run.num_notes for run in runs], dtype=float)
+    line = np.array([run.line_notes for run in runs])
+    return {
+        LONGEST_RUN.name: np.where(line >= 2, notes, math.nan),
+        COPIED_SHARE.name: np.where(line >= MIN_NOTES, notes >= MIN_NOTES, math.nan),
+    }
+
+
+class Sizes(NamedTuple):
+    """Numbers of pieces."""
+
+    real: int
+    fake: int
+    training: int
+
+
+class Values(NamedTuple):
+    """One feature over the pieces of each side."""
+
+    real: Floats
+    fake: Floats
+    training: Floats | None
+
+
+class Draw(NamedTuple):
+    """Resamples of some pieces of a pool.
+
+    Attributes:
+        pieces: Numbers of the pieces in the pool.
+        counts: `(2, resamples, len(pieces))`, see `eval.resampling`.
+    """
+
+    pieces: NDArray[np.int64]
+    counts: Counts
+
+
+class Band(NamedTuple):
+    """Real sets of the sizes compared: from all pieces, and from few for what compares pairs."""
+
+    all_pieces: Draw
+    pairs: Draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """All resampling of one comparison; every feature gets the same.
+
+    The pool is the real pieces followed by the generated ones, for `training_band` by the training
+    ones, for `real_band` by none.
+    """
+
+    observed: Counts
+    bootstrap: Counts
+    permutations: Counts
+    pairs: Draw
+    training_band: Band | None
+    real_band: Band
+
+
+def _draw(rng: np.random.Generator, sizes: Sizes, resamples: int, permutations: int) -> Draws:
+    few_real = rng.permutation(sizes.real)[:PAIR_PIECES]
+    few_fake = rng.permutation(sizes.fake)[:PAIR_PIECES]
+    few = len(few_real), len(few_fake)
+    pair_counts = [
+        resampling.as_given(*few),
+        resampling.bootstrap(rng, *few, min(resamples, PAIR_RESAMPLES)),
+    ]
+    return Draws(
+        observed=resampling.as_given(sizes.real, sizes.fake),
+        bootstrap=resampling.bootstrap(rng, sizes.real, sizes.fake, resamples),
+        permutations=resampling.permutations(rng, sizes.real, sizes.fake, permutations),
+        pairs=Draw(
+            np.concatenate([few_real, sizes.real + few_fake]),
+            np.concatenate(pair_counts, axis=1),
+        ),
+        training_band=Band(
+            _training_draw(rng, sizes, max(sizes), resamples),
+            _training_draw(rng, sizes, PAIR_PIECES, min(resamples, PAIR_RESAMPLES)),
+        )
+        if sizes.training
+        else None,
+        real_band=Band(
+            _real_draw(rng, sizes, max(sizes), resamples),
+            _real_draw(rng, sizes, PAIR_PIECES, min(resamples, PAIR_RESAMPLES)),
+        ),
+    )
+
+
+def _training_draw(rng: np.random.Generator, sizes: Sizes, most: int, resamples: int) -> Draw:
+    """The real side against as many training pieces as there are generated ones."""
+    real = rng.permutation(sizes.real)[:most]
+    training = rng.permutation(sizes.training)[: 2 * most]
+    part = min(sizes.fake, most, len(training))
+    counts = np.zeros((2, resamples, len(real) + len(training)), np.uint8)
+    counts[0, :, : len(real)] = 1
+    counts[1, :, len(real) :] = resampling.subsets(rng, len(training), part, resamples)
+    return Draw(np.concatenate([real, sizes.real + training]), counts)
+
+
+def _real_draw(rng: np.random.Generator, sizes: Sizes, most: int, resamples: int) -> Draw:
+    """Random halves of the real side, or a part as small as the generated side and the rest."""
+    real = rng.permutation(sizes.real)[: 2 * most]
+    part = resampling.subsets(rng, len(real), min(sizes.fake, len(real) // 2), resamples)
+    return Draw(real, np.stack([1 - part, part]))
+
+
+def _compare(side: str, column: Column, values: Values, draws: Draws) -> Row:
+    """The row of one feature, its p-value not corrected yet."""
+    pooled = np.concatenate([values.real, values.fake])
+    # A training piece copies itself, so copying has no values for the training set.
+    if draws.training_band is None or values.training is None:
+        pool, band = values.real, draws.real_band
+    else:
+        pool, band = np.concatenate([values.real, values.training]), draws.training_band
+
+    def resampled(values: Floats, counts: Counts) -> Floats:
+        return resampling.set_distances(values, counts, column.positions)
+
+    distance = float(resampled(pooled, draws.observed)[0])
+    p = resampling.permutation_p(distance, resampled(pooled, draws.permutations))
+    real, fake = _summary(column, values.real), _summary(column, values.fake)
+    area, divergence = _pair_figures(pooled, draws.pairs, pool, band.pairs)
+    return Row(
+        side=side,
+        column=column,
+        real=real,
+        fake=fake,
+        distance=Figure(
+            value=distance,
+            interval=resampling.interval_of_distance(
+                distance, resampled(pooled, draws.bootstrap), sees_difference=p < ALPHA
+            ),
+            band=resampling.quantiles(
+                resampled(pool[band.all_pieces.pieces], band.all_pieces.counts)
+            ),
+        ),
+        standardised=distance / real.deviation if real.deviation > 0 else math.nan,
+        p=p,
+        p_corrected=math.nan,
+        overlapping_area=area,
+        kl_divergence=divergence,
+        histogram_overlap=(
+            math.nan
+            if column.kind == "scalar"
+            else float(distances.histogram_overlap(real.histogram, fake.histogram))
+        ),
+    )
+
+
+def _pair_figures(pooled: Floats, draw: Draw, pool: Floats, band: Draw) -> tuple[Figure, Figure]:
+    """Overlapping area and Kullback-Leibler divergence."""
+    found = resampling.pair_comparisons(pooled[draw.pieces], draw.counts)
+    chance = resampling.pair_comparisons(pool[band.pieces], band.counts)
+    area, divergence = (
+        Figure(
+            value=float(values[0]),
+            interval=resampling.quantiles(values[1:]),
+            band=resampling.quantiles(by_chance),
+        )
+        for values, by_chance in zip(found, chance)
+    )
+    return area, divergence
+
+
+def _summary(column: Column, values: Floats) -> Summary:
+    defined = values[~np.isnan(values.reshape(len(values), -1)[:, 0])]
+    mean = median = deviation = math.nan
+    histogram = np.full(len(column.bins), math.nan)
+    if len(defined) and column.kind == "scalar":
+        mean, median, deviation = defined.mean(), np.median(defined), defined.std()
+    elif len(defined):
+        histogram = defined.mean(axis=0)
+    if len(defined) and column.kind == "ordered":
+        order = np.argsort(column.positions)
+        positions = np.array(column.positions)[order]
+        mass = histogram[order]
+        mean = mass @ positions
+        deviation = math.sqrt(mass @ (positions - mean) ** 2)
+        median = positions[np.searchsorted(np.cumsum(mass), 0.5 - 1e-12)]
+    return Summary(
+        count=len(defined),
+        undefined=len(values) - len(defined),
+        mean=float(mean),
+        median=float(median),
+        deviation=float(deviation),
+        histogram=histogram,
+    )
+
+
+def _band_in_words(real: Side, training: Side | None) -> str:
+    if training:
+        return (
+            f"the training set {training.name} ({len(training.pieces)} pieces, as many drawn as "
+            f"there are generated ones) against {real.name}; copying: random parts of {real.name}"
+        )
+    return (
+        f"random parts of {real.name} against the rest of it (halves, or as many pieces as there "
+        "are generated ones if that is less), which are smaller sets than those compared, so that "
+        "the band is a little too wide; give a training set for one of the same sizes"
+    )
+
+
+def _warnings(
+    real: Side,
+    fakes: Sequence[Side],
+    training: Side | None,
+    rows: Sequence[Row],
+    permutations: int,
+) -> Iterator[str]:
+    for side in (real, *fakes):
+        if len(side.pieces) < FEW_PIECES:
+            yield (
+                f"{side.name} has only {len(side.pieces)} pieces: below {FEW_PIECES}, no "
+                "difference seen does not mean that there is none"
+            )
+        if side.rejects:
+            yield f"{side.name}: {len(side.rejects)} files were refused"
+        if side.num_distinct < len(side.pieces):
+            yield (
+                f"{side.name}: {len(side.pieces) - side.num_distinct} of {len(side.pieces)} pieces "
+                "repeat another one of it note for note"
+            )
+    for fake in fakes:
+        if fake.content_hash == real.content_hash:
+            yield f"{real.name} and {fake.name} are the same music"
+        elif shared := _num_shared(fake, real):
+            yield f"{shared} pieces of {fake.name} also stand in {real.name} note for note"
+    if training and (shared := _num_shared(real, training)):
+        yield (
+            f"{shared} of {len(real.pieces)} pieces of {real.name} also stand in the training set "
+            f"{training.name} note for note: the figures for held-out music are too good"
+        )
+    if rows and len(rows) > ALPHA * (permutations + 1):
+        yield (
+            f"{permutations} permutations are too few for {len(rows)} rows: a single difference "
+            f"among them cannot be seen with fewer than {math.ceil(len(rows) / ALPHA)}"
+        )
+
+
+def _num_shared(side: Side, other: Side) -> int:
+    known = set(other.piece_hashes)
+    return sum(piece in known for piece in side.piece_hashes)

@@ -1,0 +1,72 @@
+"""Arithmetic on half-open spans that several features share."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnngan.music.piece import TICKS_PER_QUARTER, Notes, Piece
+
+Ints: TypeAlias = NDArray[np.int64]
+
+
+def beat_lines(piece: Piece) -> Ints:
+    """Ticks where beats (quarters) begin, and where the last one ends: `(beats + 1,)`.
+
+    Counted anew from each change of metre, which cuts a beat that it falls into.
+    """
+    end = piece.end
+    ticks = [metre.tick for metre in piece.metres if metre.tick < end]
+    if not ticks:
+        return np.zeros(1, np.int64)
+    untils = [*ticks[1:], end]
+    lines = [np.arange(a, b, TICKS_PER_QUARTER) for a, b in zip(ticks, untils, strict=True)]
+    return np.append(np.concatenate(lines), lines[-1][-1] + TICKS_PER_QUARTER)
+
+
+def cell_of(lines: Ints, ticks: NDArray[Any]) -> Ints:
+    """Index of the bar or beat that each tick lies in, given its lines."""
+    return np.searchsorted(lines, ticks, side="right") - 1
+
+
+def covered(
+    lines: Ints,
+    starts: NDArray[Any],
+    ends: NDArray[Any],
+    rows: NDArray[Any] | int = 0,
+    num_rows: int = 1,
+) -> NDArray[np.bool_]:
+    """Which cells between the lines the spans of each row reach into: `(rows, cells)`."""
+    width = len(lines)
+    offset = np.asarray(rows, np.int64) * width
+    first = offset + cell_of(lines, starts)
+    after = offset + np.searchsorted(lines, ends, side="left")
+    size = num_rows * width
+    change = np.bincount(first, minlength=size) - np.bincount(after, minlength=size)
+    reached: NDArray[np.bool_] = change.reshape(num_rows, width).cumsum(axis=1)[:, :-1] > 0
+    return reached
+
+
+def merged(starts: NDArray[Any], ends: NDArray[Any], rows: NDArray[Any]) -> tuple[Ints, Ints, Ints]:
+    """Union of the spans of each row as `(rows, starts, ends)`, sorted; touching spans join."""
+    if not len(starts):
+        empty = np.empty(0, np.int64)
+        return empty, empty, empty
+    # One line of time per row, laid end to end, so that a single sweep serves all rows.
+    stride = int(ends.max()) + 1
+    offset = rows.astype(np.int64) * stride
+    order = np.argsort(offset + starts)
+    begin = (offset + starts)[order]
+    reach = np.maximum.accumulate((offset + ends)[order])
+    first = np.append(True, begin[1:] > reach[:-1])
+    begin, reach = begin[first], reach[np.append(first[1:], True)]
+    row = begin // stride
+    return row, begin - row * stride, reach - row * stride
+
+
+def by_track(notes: Notes) -> tuple[Notes, NDArray[np.bool_]]:
+    """Notes sorted by track, start, pitch; and whether each but the first stays in its track."""
+    notes = notes[np.argsort(notes["track"], kind="stable")]
+    return notes, notes["track"][1:] == notes["track"][:-1]

@@ -1,0 +1,3 @@
+"""Adversarially refined recurrent generation of symbolic music."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,305 @@
+"""The command line: `rnngan COMMAND`, and `python train_gan.py COMMAND`.
+
+Nothing here imports torch before a command needs it, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from rnngan import __version__
+from rnngan.config import RunConfig, nearest_name, preset, read_toml
+from rnngan.errors import UserError
+from rnngan.progress import clock
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Options of every training stage; settings come from the run, a file, or a preset."""
+
+    run: Path | None = None
+    """Run folder; runs/CORPUS by default."""
+    store: Path | None = None
+    """Prepared corpus to use, or to make; RUN/store by default."""
+    config: Path | None = None
+    """TOML file of settings."""
+    preset: str = "base"
+    """Whole configuration to begin with: base or tiny."""
+    resume: bool = False
+    """Go on from the last checkpoint."""
+    workers: int | None = None
+    """Processes that read files; as many as processors by default."""
+    threads: int | None = None
+    """Threads that compute; as many as processors by default."""
+    settings: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    """Settings of the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """Options of the demo."""
+
+    run: Path = Path("runs/demo")
+    """Run folder."""
+    seed: int = 0
+    """Of everything random."""
+    resume: bool = False
+    """Go on from the last checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """Options of generation."""
+
+    model: tyro.conf.Positional[Path]
+    """Run folder or .safetensors file."""
+    num: int = 16
+    """Pieces."""
+    bars: int | None = None
+    """Exactly so many bars; by default each piece ends where the model ends it."""
+    temperature: float = 1.0
+    """Divides the logits; below 1 is safer, above 1 is wilder."""
+    seed: int = 0
+    """The same seed gives the same bytes."""
+    stage: str | None = None
+    """Model of this stage of the run, pretrain or refine; the last one by default."""
+    out: Path = Path("generated")
+    """Folder for the MIDI and WAV files."""
+    wav: bool = True
+    """Write sound beside each MIDI file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderOptions:
+    """Options of rendering."""
+
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """MIDI files."""
+    soundfont: Path | None = None
+    """SF2 file for FluidSynth; by default the built-in synthesiser plays."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 for success, 2 for bad input, 130 for an interrupt."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"rnngan {__version__}")
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise UserError(
+                f"unknown command {words[0]!r}{nearest_name(words[0], list(COMMANDS))}; "
+                "see rnngan --help"
+            )
+        return COMMANDS[words[0]][1](words[1:])
+    except UserError as error:
+        print(f"rnngan: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rnngan: interrupted; a training run goes on with --resume", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def _help() -> str:
+    lines = [
+        "rnngan: adversarially refined recurrent music generation",
+        "",
+        "usage: rnngan COMMAND [OPTIONS]        rnngan COMMAND --help",
+        "",
+        *(f"  {name:<10} {text}" for name, (text, _) in COMMANDS.items()),
+    ]
+    return "\n".join(lines)
+
+
+def parse(kind: type[Options], words: Sequence[str], command: str, **options: Any) -> Options:
+    """Options from the command line.
+
+    Raises:
+        UserError: An option or a value that does not exist or fit, in one line.
+    """
+    errors = io.StringIO()
+    unknown: list[str] = []
+    try:
+        with contextlib.redirect_stderr(errors):
+            parsed, unknown = tyro.cli(
+                kind,
+                args=list(words),
+                prog=f"rnngan {command}",
+                return_unknown_args=True,
+                **options,
+            )
+    except SystemExit as exit_:
+        if exit_.code in (0, None):
+            raise
+        raise UserError(f"{command}: {_one_line(errors.getvalue())}") from None
+    if unknown:
+        known = sorted(set(_flags(kind, command, options)))
+        raise UserError(
+            f"{command}: unknown option {unknown[0]!r}"
+            f"{nearest_name(unknown[0].split('=')[0], known)}; see rnngan {command} --help"
+        )
+    return parsed
+
+
+def _flags(kind: type[Any], command: str, options: dict[str, Any]) -> list[str]:
+    """All option names, read off the help."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        tyro.cli(kind, args=["--help"], prog=f"rnngan {command}", **options)
+    return re.findall(r"--[a-z][a-z0-9.-]*", text.getvalue())
+
+
+def _one_line(box: str) -> str:
+    """What a boxed message says, without the box."""
+    plain = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", box)
+    return re.sub(r"\s+", " ", plain.split("For full helptext")[0]).strip()
+
+
+def _settings(words: Sequence[str], command: str) -> TrainOptions:
+    """Options whose settings begin from the run's own, a file, or a preset."""
+    first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    for name in ("--run", "--config", "--preset"):
+        first.add_argument(name)
+    try:
+        named, _ = first.parse_known_args(list(words))
+    except argparse.ArgumentError as error:
+        raise UserError(f"{command}: {error}") from None
+    base = preset(named.preset or "base")
+    if named.config:
+        base = read_toml(Path(named.config))
+    elif named.run and (Path(named.run) / "config.toml").exists() and not named.preset:
+        base = read_toml(Path(named.run) / "config.toml")
+    return parse(TrainOptions, words, command, default=TrainOptions(settings=base))
+
+
+def _train(stages: tuple[str, ...], command: str) -> Callable[[Sequence[str]], int]:
+    def run_stages(words: Sequence[str]) -> int:
+        options = _settings(words, command)
+        name = Path(options.settings.data.corpus).name or "corpus"
+        return _follow(
+            folder=options.run or Path("runs") / name,
+            config=options.settings,
+            stages=stages,
+            store=options.store,
+            resume=options.resume,
+            workers=options.workers,
+            threads=options.threads,
+        )
+
+    return run_stages
+
+
+def _demo(words: Sequence[str]) -> int:
+    options = parse(DemoOptions, words, "demo")
+    config = dataclasses.replace(preset("base"), seed=options.seed)
+    return _follow(folder=options.run, config=config, resume=options.resume)
+
+
+def _follow(*, threads: int | None = None, **plan_fields: Any) -> int:
+    """Carry out a plan, then say where everything is and how long it took."""
+    if threads is not None:
+        import torch
+
+        if threads < 1:
+            raise UserError(f"--threads must be at least 1, got {threads}")
+        torch.set_num_threads(threads)
+    import train_gan
+
+    plan = train_gan.Plan(**plan_fields)
+    run = train_gan.main(plan)
+    print()
+    for what, path in (
+        ("MIDI and sound", run.folder / "samples"),
+        ("report", run.folder / "report" / "report.html"),
+        ("models", run.checkpoints),
+        ("prepared corpus", run.store_folder),
+    ):
+        if path.exists():
+            print(f"{what:>16}  {path}")
+    print(f"{'curves':>16}  tensorboard --logdir {run.tensorboard}")
+    times = "  ".join(f"{stage} {clock(seconds)}" for stage, seconds in plan.seconds.items())
+    print(f"{'time':>16}  {times}  (all {clock(sum(plan.seconds.values()))})")
+    return 0
+
+
+def _generate(words: Sequence[str]) -> int:
+    options = parse(GenerateOptions, words, "generate")
+    from rnngan.generate import find_model, generate, write_music
+
+    pieces = generate(
+        find_model(options.model, options.stage),
+        num=options.num,
+        seed=options.seed,
+        bars=options.bars,
+        temperature=options.temperature,
+    )
+    paths = write_music(pieces, options.out, wav=options.wav)
+    print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
+    return 0
+
+
+def _evaluate(words: Sequence[str]) -> int:
+    from eval.__main__ import main as evaluate
+
+    return evaluate(list(words))
+
+
+def _corpora(words: Sequence[str]) -> int:
+    if words:
+        raise UserError(f"corpora takes no options, got {words[0]!r}")
+    from rnngan.data.corpora import CORPORA
+
+    for name, corpus in CORPORA.items():
+        print(f"{name:<15} {corpus.num_pieces:>5} pieces  {corpus.title}")
+    return 0
+
+
+def _render(words: Sequence[str]) -> int:
+    options = parse(RenderOptions, words, "render")
+    if not options.files:
+        raise UserError("render: name at least one MIDI file")
+    from rnngan.music.audio import render_wav
+    from rnngan.music.midi import read_midi
+    from rnngan.music.picture import piano_roll_png
+
+    for path in options.files:
+        piece = read_midi(path)
+        render_wav(piece, path.with_suffix(".wav"), soundfont=options.soundfont)
+        piano_roll_png([piece], [path.stem], path.with_suffix(".png"))
+        print(f"wrote {path.with_suffix('.wav')} and {path.with_suffix('.png')}")
+    return 0
+
+
+COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+    "demo": ("real corpus to trained model, music and report, in ten minutes", _demo),
+    "corpora": ("list the corpora that have a name", _corpora),
+    "prepare": ("corpus to tokens on disk", _train(("prepare",), "prepare")),
+    "pretrain": ("maximum likelihood", _train(("pretrain",), "pretrain")),
+    "refine": ("adversarial refinement of what was pretrained", _train(("refine",), "refine")),
+    "train": (
+        "all stages, then music and report",
+        _train(("prepare", "pretrain", "refine", "report"), "train"),
+    ),
+    "generate": ("model to MIDI and sound", _generate),
+    "evaluate": ("generated music against real music", _evaluate),
+    "render": ("MIDI to sound and piano roll", _render),
+}
+"""Each command, what it does, and the function that does it."""

@@ -1,0 +1,365 @@
+"""Every setting: frozen dataclasses, presets, TOML in and out.
+
+The string under a field is its meaning, and what `--help` prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+
+import tyro
+
+from rnngan.errors import UserError
+
+Settings = TypeVar("Settings")
+
+
+def _require(rule: bool, message: str) -> None:
+    if not rule:
+        raise UserError(message)
+
+
+def _check_rates(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(0 <= value < 1, f"{name} must be at least 0 and below 1, got {value}")
+
+
+def _check_positive(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(value > 0, f"{name} must be above 0, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """From a corpus to training batches."""
+
+    corpus: Annotated[str, tyro.conf.arg(aliases=["--corpus"])] = "ryans-mammoth"
+    """Name of a corpus, or a folder of MIDI, ABC or MusicXML files."""
+    expand_repeats: bool = False
+    """Play repeated sections of notated music twice; otherwise each is taken once."""
+    tags: tuple[str, ...] = ()
+    """Tags to write at the head of each piece, such as style or composer."""
+    validation_rate: float = 0.1
+    """Share of pieces that decide when to stop."""
+    test_rate: float = 0.1
+    """Share of pieces kept for the evaluation."""
+    transpose: int = 5
+    """Training pieces are transposed by up to so many semitones, at random, each time anew."""
+    max_length: int = 512
+    """Tokens of a training excerpt; longer pieces are cut at a bar line, at random."""
+
+    def __post_init__(self) -> None:
+        _check_rates(self, "validation_rate", "test_rate")
+        _require(
+            self.validation_rate + self.test_rate < 1,
+            "validation_rate and test_rate together must leave something to train on",
+        )
+        _require(0 <= self.transpose <= 12, f"transpose must be 0 to 12, got {self.transpose}")
+        _require(self.max_length >= 16, f"max_length must be at least 16, got {self.max_length}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """Recurrent network that writes tokens one after another."""
+
+    embedding_size: int = 128
+    """Width of a token's embedding."""
+    hidden_size: int = 256
+    """Units per layer."""
+    num_layers: int = 2
+    """Stacked recurrent layers."""
+    embedding_dropout: float = 0.1
+    """Dropout on the embedded tokens."""
+    layer_dropout: float = 0.2
+    """Dropout between recurrent layers."""
+    output_dropout: float = 0.2
+    """Dropout before the output layer."""
+    tied: bool = False
+    """Output layer shares its weights with the embedding, through a projection."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "embedding_size", "hidden_size", "num_layers")
+        _check_rates(self, "embedding_dropout", "layer_dropout", "output_dropout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """Bidirectional GRU that tells real pieces from generated ones."""
+
+    embedding_size: int = 64
+    """Width of a token's embedding."""
+    hidden_size: int = 128
+    """Units per direction."""
+    num_layers: int = 1
+    """Stacked recurrent layers."""
+    stride: int = 3
+    """Tokens that share one step of the GRU, joined by a convolution; 1 for a step per token."""
+    dropout: float = 0.2
+    """Dropout on the input and before the output."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "embedding_size", "hidden_size", "num_layers", "stride")
+        _check_rates(self, "dropout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Maximum likelihood."""
+
+    steps: int = 2000
+    """Updates at most."""
+    batch_size: int = 32
+    """Excerpts per update."""
+    learning_rate: float = 4e-3
+    """Largest learning rate."""
+    warmup_steps: int = 50
+    """Updates over which the learning rate rises from 0."""
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    """After the warm-up: a cosine to a hundredth, or halved when validation stops improving."""
+    weight_decay: float = 0.01
+    """AdamW's, on matrices only."""
+    gradient_clip: float = 1.0
+    """Largest norm of the gradient."""
+    validate_every: int = 100
+    """Updates from one validation, and checkpoint, to the next."""
+    patience: int = 8
+    """Validations without improvement before training stops."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Of the matrix products; auto is bfloat16 where the processor computes in it."""
+
+    def __post_init__(self) -> None:
+        _check_positive(
+            self, "steps", "batch_size", "learning_rate", "gradient_clip", "validate_every",
+            "patience",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineConfig:
+    """Adversarial refinement of the pretrained generator."""
+
+    objective: Annotated[Literal["leave-one-out"], tyro.conf.arg(aliases=["--objective"])] = (
+        "leave-one-out"
+    )
+    """How the discriminator's verdict becomes a gradient."""
+    steps: int = 60
+    """Generator updates: batches of samples, each used for several epochs."""
+    batch_size: int = 64
+    """Samples per step."""
+    max_length: int = 512
+    """Tokens of a sample at most; real pieces are cut at the same length."""
+    learning_rate: float = 2e-4
+    """Generator's."""
+    gradient_clip: float = 1.0
+    """Largest norm of either gradient."""
+    epochs: int = 2
+    """Passes over each batch of samples."""
+    minibatches: int = 2
+    """Parts of the batch, each an update."""
+    clip: float = 0.2
+    """Ratio of new to old probability beyond which a token gives no more gradient (PPO)."""
+    kl_target: float = 0.01
+    """Wanted divergence from the pretrained generator, nats per token."""
+    kl_weight: float = 0.1
+    """First weight of that divergence; adapted to hold the target."""
+    likelihood_weight: float = 0.5
+    """Weight of the likelihood of real pieces mixed into each update."""
+    discriminator_learning_rate: float = 1e-3
+    """Discriminator's."""
+    discriminator_pretrain_steps: int = 150
+    """Discriminator updates before the generator moves."""
+    discriminator_updates: int = 2
+    """Discriminator updates per step."""
+    discriminator_gate: float = 0.98
+    """AUC on held-out pieces above which the discriminator waits."""
+    label_smoothing: float = 0.1
+    """Target of real pieces is 1 minus this."""
+    likelihood_rise: float = 0.03
+    """Refinement stops when held-out bits per token have risen by this share."""
+    validate_every: int = 10
+    """Steps from one validation, and checkpoint, to the next."""
+
+    def __post_init__(self) -> None:
+        _check_positive(
+            self, "steps", "learning_rate", "gradient_clip", "epochs", "minibatches", "clip",
+            "kl_target", "discriminator_learning_rate", "validate_every", "max_length",
+        )  # fmt: skip
+        _require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
+        _require(
+            self.batch_size % self.minibatches == 0,
+            f"batch_size must be a multiple of minibatches, got {self.batch_size} "
+            f"and {self.minibatches}",
+        )
+        _check_rates(self, "label_smoothing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """What a run writes beside its checkpoints."""
+
+    keep_checkpoints: int = 3
+    """Last checkpoints kept per stage, beside the best."""
+    log_every: int = 10
+    """Updates from one line of the log to the next."""
+    num_samples: int = 16
+    """Pieces generated at the end."""
+    num_evaluated: int = 128
+    """Pieces of each generator that the evaluation compares with held-out music."""
+    temperature: float = 1.0
+    """Of those pieces."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "keep_checkpoints", "log_every", "num_samples", "temperature")
+        _require(self.num_evaluated >= 2, "num_evaluated must be at least 2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run: corpus, networks, and how they are trained."""
+
+    seed: int = 0
+    """All randomness follows from it."""
+    data: DataConfig = field(default_factory=DataConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+
+PRESETS: dict[str, RunConfig] = {
+    "base": RunConfig(),
+    "tiny": RunConfig(
+        data=DataConfig(max_length=96),
+        generator=GeneratorConfig(embedding_size=16, hidden_size=24),
+        discriminator=DiscriminatorConfig(embedding_size=8, hidden_size=8),
+        pretrain=PretrainConfig(steps=8, batch_size=4, warmup_steps=2, validate_every=4),
+        refine=RefineConfig(
+            steps=2, batch_size=4, max_length=96, discriminator_pretrain_steps=2, validate_every=1
+        ),
+        output=OutputConfig(log_every=1, num_samples=2, num_evaluated=4),
+    ),
+}
+"""Whole configurations: `base` is the demo's, `tiny` runs in seconds and learns nothing."""
+
+
+def nearest_name(name: str, known: list[str]) -> str:
+    """`; did you mean ...?`, or nothing where no known name is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested plain data; `None` left out, as TOML has no word for it."""
+    return {
+        f.name: to_dict(value) if is_dataclass(value) else value
+        for f in fields(config)
+        if (value := getattr(config, f.name)) is not None
+    }
+
+
+def from_dict(kind: type[Settings], data: dict[str, Any], where: str = "") -> Settings:
+    """Settings from nested plain data; what is not said keeps its default.
+
+    Raises:
+        UserError: A key that does not exist, or a value of the wrong type or out of range.
+    """
+    hints = get_type_hints(kind)
+    known = {f.name: hints[f.name] for f in fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        path = f"{where}{key}"
+        if key not in known:
+            raise UserError(f"unknown configuration key {path}{nearest_name(key, list(known))}")
+        values[key] = _checked(known[key], value, path)
+    return kind(**values)
+
+
+def _checked(hint: Any, value: Any, path: str) -> Any:
+    if is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise UserError(f"configuration key {path} must be a table, got {value!r}")
+        return from_dict(hint, value, f"{path}.")  # type: ignore[arg-type]
+    options = get_args(hint)
+    if options and all(isinstance(option, str) for option in options):
+        if value not in options:
+            raise UserError(
+                f"{path} must be one of {', '.join(options)}, got {value!r}"
+                + nearest_name(str(value), list(options))
+            )
+        return value
+    if options:  # tuple[str, ...]
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{path} must be a list, got {value!r}")
+        return tuple(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise UserError(f"{path} must be of type {hint.__name__}, got {value!r}")
+    return value
+
+
+def to_toml(config: Any) -> str:
+    """The settings as TOML, tables last."""
+    data = to_dict(config)
+    lines = [f"{k} = {_toml_value(v)}" for k, v in data.items() if not isinstance(v, dict)]
+    for name, table in data.items():
+        if isinstance(table, dict):
+            lines += ["", f"[{name}]", *(f"{k} = {_toml_value(v)}" for k, v in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return repr(value)
+
+
+def read_toml(path: Path) -> RunConfig:
+    """Settings from a TOML file.
+
+    Raises:
+        UserError: No such file, no TOML, or settings that do not exist or fit.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"cannot read configuration {path}: {error}") from None
+    return from_dict(RunConfig, data)
+
+
+def preset(name: str) -> RunConfig:
+    """A whole configuration by name.
+
+    Raises:
+        UserError: No such preset.
+    """
+    if name not in PRESETS:
+        raise UserError(
+            f"unknown preset {name!r}{nearest_name(name, list(PRESETS))}; "
+            f"there are {', '.join(PRESETS)}"
+        )
+    return PRESETS[name]
+
+
+def changed(config: RunConfig, **parts: dict[str, Any]) -> RunConfig:
+    """A copy with some settings replaced: `changed(config, pretrain={"steps": 10})`."""
+    return dataclasses.replace(
+        config,
+        **{
+            name: dataclasses.replace(getattr(config, name), **values)
+            for name, values in parts.items()
+        },
+    )

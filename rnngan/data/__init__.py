@@ -1,0 +1,1 @@
+"""From files to training batches. No torch here."""

@@ -1,0 +1,165 @@
+"""Batches as a function of (seed, step): nothing to save, nothing to lose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from rnngan.data.store import Split, Store
+from rnngan.music.vocabulary import CONTINUE, PAD, Tokens
+
+_POOL = 16
+"""Batches drawn and sorted by length together, so that little of a batch is padding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Pieces or excerpts, padded.
+
+    Attributes:
+        tokens: `(batch, time)`, `PAD` behind the end.
+        lengths: `(batch,)`.
+    """
+
+    tokens: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+
+
+def padded(rows: list[Tokens]) -> Batch:
+    """Rows of unequal length side by side."""
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    tokens = np.full((len(rows), int(lengths.max())), PAD, dtype=np.int64)
+    for line, row in zip(tokens, rows):
+        line[: len(row)] = row
+    return Batch(tokens=tokens, lengths=lengths)
+
+
+class TrainingBatches:
+    """Endless shuffled batches of the training split.
+
+    The pieces come in a stream of permutations, one per epoch; pieces of similar length are put
+    into one batch. What a step holds follows from (seed, step) alone, and a rank gets its rows of
+    that batch, so the order does not depend on the number of processes.
+
+    Args:
+        store: Prepared corpus.
+        batch_size: Excerpts per step, over all ranks.
+        max_length: Tokens of an excerpt at most.
+        transpose: Semitones of random transposition, both ways, as far as the vocabulary reaches.
+        seed: Of everything random here.
+        openings: Only beginnings of pieces, cut at `max_length`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        batch_size: int,
+        max_length: int,
+        transpose: int,
+        seed: int,
+        openings: bool = False,
+    ) -> None:
+        self.store = store
+        self.batch_size = batch_size
+        self.max_length = max_length
+        self.transpose = transpose
+        self.seed = seed
+        self.openings = openings
+        self.indices = store.indices("train")
+        self._order = lru_cache(maxsize=4)(self._epoch_order)
+        self._pool = lru_cache(maxsize=2)(self._pool_batches)
+
+    def batch(self, step: int, *, rank: int = 0, num_ranks: int = 1) -> Batch:
+        """The batch of a step, or a rank's rows of it."""
+        rows = self._pool(step // _POOL)[step % _POOL]
+        random = np.random.default_rng([self.seed, 2, step])
+        excerpts = [self._excerpt(int(i), random) for i in rows]
+        return padded(excerpts[rank::num_ranks])
+
+    def _epoch_order(self, epoch: int) -> npt.NDArray[np.int64]:
+        return np.random.default_rng([self.seed, 0, epoch]).permutation(self.indices)
+
+    def _pool_batches(self, pool: int) -> npt.NDArray[np.int64]:
+        """Pieces of `_POOL` batches: `(_POOL, batch_size)`."""
+        count = _POOL * self.batch_size
+        epochs, places = np.divmod(pool * count + np.arange(count), len(self.indices))
+        orders = {epoch: self._order(epoch) for epoch in np.unique(epochs).tolist()}
+        pieces = np.array([orders[e][p] for e, p in zip(epochs.tolist(), places.tolist())])
+        lengths = np.diff(self.store.offsets)[pieces]
+        batches = pieces[np.argsort(np.minimum(lengths, self.max_length), kind="stable")]
+        batches = batches.reshape(_POOL, self.batch_size)
+        random = np.random.default_rng([self.seed, 1, pool])
+        return np.asarray(batches[random.permutation(_POOL)])
+
+    def _excerpt(self, index: int, random: np.random.Generator) -> Tokens:
+        tokens = self.store.piece_tokens(index)
+        place, shift = random.random(), random.random()
+        if not self.openings:
+            tokens = excerpt(tokens, self.store, self.max_length, place)
+        return transposed(tokens[: self.max_length], self.store, self.transpose, shift)
+
+
+def excerpt(tokens: Tokens, store: Store, max_length: int, place: float) -> Tokens:
+    """At most `max_length` tokens of a piece, from a bar line on.
+
+    The opening is chosen as often as any other stretch of its length; an excerpt from the middle
+    begins with Continue and the metre and tempo that are in force there.
+
+    Args:
+        tokens: A whole piece.
+        store: Whose vocabulary this is.
+        max_length: Of the excerpt.
+        place: 0 to 1; where to cut.
+    """
+    if len(tokens) <= max_length:
+        return tokens
+    bars = np.flatnonzero(tokens == store.tokenizer.bar)
+    later = bars[(bars > bars[0]) & (bars <= len(tokens) - max_length // 2)]
+    openings = max_length / len(tokens)
+    if place < openings or not len(later):
+        return tokens[:max_length]
+    first = int(later[int((place - openings) / (1 - openings) * len(later))])
+    head = tokens[: bars[0]].copy()
+    head[0] = CONTINUE
+    for kind in ("Metre", "Tempo"):
+        ids = store.tokenizer.vocabulary.ids(kind)
+        said = tokens[:first][(tokens[:first] >= ids.start) & (tokens[:first] < ids.stop)]
+        if len(said):
+            head[(head >= ids.start) & (head < ids.stop)] = said[-1]
+    return np.concatenate([head, tokens[first : first + max_length - len(head)]])
+
+
+def transposed(tokens: Tokens, store: Store, reach: int, draw: float) -> Tokens:
+    """Tokens moved by a random number of semitones; drums stay.
+
+    Args:
+        tokens: A piece or an excerpt.
+        store: Whose vocabulary this is.
+        reach: Semitones at most, down or up; fewer where the vocabulary ends.
+        draw: 0 to 1; picks among the transpositions that fit, each alike.
+    """
+    ids = store.tokenizer.vocabulary.ids("Pitch")
+    pitched = (tokens >= ids.start) & (tokens < ids.stop)
+    if not reach or not pitched.any():
+        return tokens
+    down = min(reach, int(tokens[pitched].min()) - ids.start)
+    up = min(reach, ids.stop - 1 - int(tokens[pitched].max()))
+    moved = tokens.astype(np.int64)
+    moved[pitched] += int(draw * (down + up + 1)) - down
+    return moved.astype(np.uint16)
+
+
+def held_out_batches(store: Store, split: Split, *, max_tokens: int = 32768) -> list[Batch]:
+    """Every piece of a split once and whole, longest first, with at most `max_tokens` a batch."""
+    pieces = [store.piece_tokens(int(i)) for i in store.indices(split)]
+    pieces.sort(key=len, reverse=True)
+    cuts = [0]
+    for i in range(len(pieces)):
+        if (i - cuts[-1] + 1) * len(pieces[cuts[-1]]) > max_tokens and i > cuts[-1]:
+            cuts.append(i)
+    return [padded(pieces[a:b]) for a, b in pairwise([*cuts, len(pieces)])]

@@ -1,0 +1,69 @@
+"""Many pieces in one file: numpy arrays and JSON in a zip archive, no pickles."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rnngan.errors import UserError
+from rnngan.files import write_atomically
+from rnngan.music.piece import NOTE, Metre, Piece, Tempo
+
+
+def save_pieces(path: Path, pieces: Sequence[Piece]) -> None:
+    """Write pieces to a file that `load_pieces` reads; `path` may end in anything.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    notes = [piece.notes for piece in pieces]
+    about = [
+        {
+            "metres": piece.metres,
+            "tempos": piece.tempos,
+            "tags": dict(piece.tags),
+            "track_names": piece.track_names,
+        }
+        for piece in pieces
+    ]
+    file = io.BytesIO()
+    np.savez_compressed(
+        file,
+        notes=np.concatenate(notes) if notes else np.empty(0, NOTE),
+        offsets=np.cumsum([0, *map(len, notes)], dtype=np.int64),
+        about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8),
+    )
+    write_atomically(path, file.getvalue())
+
+
+def load_pieces(path: Path) -> list[Piece]:
+    """The pieces that `save_pieces` wrote.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            notes, offsets, about = (
+                file["notes"],
+                file["offsets"],
+                json.loads(file["about"].tobytes()),
+            )
+        if notes.dtype != NOTE or offsets[0] != 0 or offsets[-1] != len(notes):
+            raise ValueError("its parts do not fit together")
+        return [
+            Piece(
+                notes=notes[start:end],
+                metres=tuple(Metre(*metre) for metre in one["metres"]),
+                tempos=tuple(Tempo(*tempo) for tempo in one["tempos"]),
+                tags=one["tags"],
+                track_names=tuple(one["track_names"]),
+            )
+            for start, end, one in zip(offsets[:-1], offsets[1:], about, strict=True)
+        ]
+    except Exception as error:  # damage shows as an error of zipfile, zlib, numpy or json
+        raise UserError(f"cannot read the pieces in {path}: {error}; write them anew") from error

@@ -1,0 +1,1 @@
+"""Networks that write music, and how to draw from them."""

@@ -1,0 +1,70 @@
+"""LSTM language model over tokens, the default generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rnngan.config import GeneratorConfig
+
+State = tuple[Tensor, Tensor]
+"""Hidden and cell state, each `(layers, batch, hidden)`."""
+
+
+class LSTMGenerator(nn.Module):
+    """Scores the next token from all earlier ones; it neither samples nor knows the grammar.
+
+    Shapes: tokens `(batch, time)`, logits `(batch, time, vocab)`, state a pair of
+    `(layers, batch, hidden)`; `None` stands for zeros.
+    """
+
+    def __init__(self, config: GeneratorConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size = vocab_size
+        hidden = config.hidden_size
+        self.embedding = nn.Embedding(vocab_size, config.embedding_size)
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.rnn = nn.LSTM(
+            config.embedding_size,
+            hidden,
+            config.num_layers,
+            batch_first=True,
+            dropout=config.layer_dropout if config.num_layers > 1 else 0.0,
+        )
+        self.output_dropout = nn.Dropout(config.output_dropout)
+        self.projection = nn.Linear(hidden, config.embedding_size) if config.tied else nn.Identity()
+        self.output = nn.Linear(config.embedding_size if config.tied else hidden, vocab_size)
+        if config.tied:
+            self.output.weight = self.embedding.weight
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Forget gates begin open (Gers et al. 2000), so that early gradients reach far back."""
+        nn.init.normal_(self.embedding.weight, std=0.1)
+        hidden = self.config.hidden_size
+        for name, bias in self.rnn.named_parameters():
+            if name.startswith("bias_ih"):
+                with torch.no_grad():
+                    bias[hidden : 2 * hidden] += 1
+
+    def hidden(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Last layer's states `(batch, time, hidden)`, dropout applied, and the state to go on."""
+        embedded = self.embedding_dropout(self.embedding(tokens))
+        hidden, state = self.rnn(embedded, state)
+        return self.output_dropout(hidden), state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the next token `(..., vocab)` from hidden states `(..., hidden)`."""
+        logits: Tensor = self.output(self.projection(hidden))
+        return logits
+
+    def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Score the token after each position; pass the new state to the next call."""
+        hidden, state = self.hidden(tokens, state)
+        return self.logits(hidden), state
+
+    def step(self, token: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """One position: logits `(batch, vocab)` after tokens `(batch,)`."""
+        logits, state = self(token[:, None], state)
+        return logits[:, 0], state

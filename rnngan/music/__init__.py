@@ -1,0 +1,1 @@
+"""Symbolic music: pieces, files, tokens, sound and pictures. No torch here."""

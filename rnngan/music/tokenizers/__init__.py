@@ -1,0 +1,1 @@
+"""From pieces to tokens and back, one module per encoding."""

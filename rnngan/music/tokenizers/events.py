@@ -1,0 +1,445 @@
+"""Events in the manner of REMI: bars, positions in the bar, and what is struck there.
+
+    Start Tag* Metre [Tempo]  ( Bar [Metre] [Tempo]  ( Position  Note+ )* )+  End
+    Note = [Program] Pitch Duration [Velocity]  |  Program_128 Drum [Velocity]
+
+An excerpt from the middle of a piece begins with Continue in place of Start. Kinds in brackets
+exist only where the corpus needs them: a collection of fiddle tunes gets by with three tokens a
+note. Metre and tempo stand in a bar only where they change.
+
+References:
+    Huang & Yang, "Pop Music Transformer" (REMI), 2020.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rnngan.music.piece import DRUMS, NOTE, TICKS_PER_QUARTER, Metre, Notes, Piece, Tempo
+from rnngan.music.vocabulary import (
+    CONTINUE,
+    END,
+    FRAME_TOKENS,
+    PAD,
+    START,
+    Grammar,
+    Tokens,
+    Vocabulary,
+    build_grammar,
+)
+
+_LONGEST = 16 * TICKS_PER_QUARTER
+_DRUM_TICKS = TICKS_PER_QUARTER // 4  # a stroke rings by itself; a 16th is what scores write
+_TEMPOS = tuple(round(30 * 2 ** (i / 4)) for i in range(13))  # 30 to 240, a quarter octave apart
+
+
+def _grid() -> npt.NDArray[np.int64]:
+    """Ticks of a 32nd or a 16th triplet, up to two quarters; ever coarser beyond."""
+    ticks: npt.NDArray[np.int64] = np.arange(_LONGEST + 1)
+    fine = (ticks % 3 == 0) | (ticks % 4 == 0)
+    eighths = (ticks % 6 == 0) | (ticks % 8 == 0)
+    quarter = TICKS_PER_QUARTER
+    has_token = (
+        (fine & (ticks <= 2 * quarter))
+        | (eighths & (ticks <= 4 * quarter))
+        | ((ticks % 12 == 0) & (ticks <= 8 * quarter))
+        | (ticks % quarter == 0)
+    )
+    return ticks[has_token]
+
+
+DURATIONS = _grid()[1:]
+"""Note lengths that have a token, ascending, in ticks."""
+
+
+def _nearest(grid: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Index of the nearest grid point; of two equally near the lower."""
+    return np.asarray(np.searchsorted((grid[1:] + grid[:-1]) / 2, values, side="left"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventsConfig:
+    """What of a piece the tokens tell. `Events.fit` finds it from a corpus.
+
+    Attributes:
+        metres: Time signatures with a token, as `6/8`.
+        lowest, highest: Pitches with a token, inclusive.
+        programs: Programs with a token; for one alone no token is spent. 128 is the drum kit.
+        velocities: Velocities with a token, ascending; for one alone no token is spent.
+        tempos: Tempos with a token, quarters per minute; for one alone no token is spent.
+        tags: Tag tokens at the head, `key=value`; a piece that lacks a key gets `key=`.
+    """
+
+    metres: tuple[str, ...]
+    lowest: int
+    highest: int
+    programs: tuple[int, ...] = (0,)
+    velocities: tuple[int, ...] = (80,)
+    tempos: tuple[float, ...] = (120.0,)
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (self.metres and self.programs and self.velocities and self.tempos):
+            raise ValueError("metres, programs, velocities and tempos need at least one value each")
+        if not 0 <= self.lowest <= self.highest <= 127:
+            raise ValueError(f"need 0 <= lowest <= highest <= 127, got {self.lowest, self.highest}")
+
+
+class Events:
+    """Tokenizer between `Piece` and event tokens.
+
+    Encoding moves onsets and lengths to the nearest grid point (32nds and 16th triplets), gives
+    every note the nearest velocity and tempo that have a token, and leaves out notes whose pitch,
+    program or metre has none.
+    """
+
+    name = "events"
+
+    def __init__(self, config: EventsConfig) -> None:
+        self.config = config
+        self.metres = tuple(Metre(0, *map(int, name.split("/"))) for name in config.metres)
+        longest = max(metre.ticks_per_bar for metre in self.metres)
+        ticks = np.arange(longest)
+        self.positions = ticks[(ticks % 3 == 0) | (ticks % 4 == 0)]
+        drums = DRUMS in config.programs
+        many_programs = len(config.programs) > 1 or drums
+        names: list[str] = [
+            *FRAME_TOKENS,
+            *(f"Tag_{tag}" for tag in config.tags),
+            *(f"Metre_{name}" for name in config.metres),
+            *(f"Tempo_{tempo}" for tempo in config.tempos if len(config.tempos) > 1),
+            "Bar",
+            *(f"Position_{tick}" for tick in self.positions),
+            *(f"Program_{program}" for program in config.programs if many_programs),
+            *(f"Pitch_{pitch}" for pitch in range(config.lowest, config.highest + 1)),
+            *(f"Drum_{pitch}" for pitch in range(128) if drums),
+            *(f"Duration_{ticks}" for ticks in DURATIONS),
+            *(f"Velocity_{v}" for v in config.velocities if len(config.velocities) > 1),
+        ]
+        self.vocabulary = Vocabulary(tuple(names))
+        self.bar = self.vocabulary.index["Bar"]
+        self.tag_keys = tuple(dict.fromkeys(tag.split("=", 1)[0] for tag in config.tags))
+        self._first = {kind: ids.start for kind, ids in self.vocabulary.ranges.items()}
+
+    @staticmethod
+    def fit(
+        pieces: Iterable[Piece],
+        *,
+        tags: tuple[str, ...] = (),
+        margin: int = 6,
+        velocity_bins: int = 8,
+    ) -> Events:
+        """Tokenizer with the metres, pitches, programs, velocities and tempos of `pieces`.
+
+        Args:
+            pieces: The corpus.
+            tags: Keys of `Piece.tags` to write at the head.
+            margin: Semitones kept free on both sides for transposition.
+            velocity_bins: Most velocities to tell apart; where the corpus has more, so many
+                quantiles stand for them.
+        """
+        metres: Counter[str] = Counter()
+        programs: set[int] = set()
+        velocities: list[npt.NDArray[Any]] = []
+        tempos: Counter[float] = Counter()
+        values: set[str] = set()
+        low, high = 127, 0
+        for piece in pieces:
+            metres.update(metre.name for metre in piece.metres)
+            programs.update(np.unique(piece.notes["program"]).tolist())
+            velocities.append(piece.notes["velocity"])
+            tempos.update(tempo.quarters_per_minute for tempo in piece.tempos)
+            values.update(f"{key}={piece.tags.get(key, '')}" for key in tags)
+            if len(piece.pitched):
+                low = min(low, int(piece.pitched["pitch"].min()))
+                high = max(high, int(piece.pitched["pitch"].max()))
+        if not metres:
+            raise ValueError("cannot fit a tokenizer to no pieces")
+        if low > high:  # drums alone
+            low = high = 60
+        distinct = np.unique(np.concatenate(velocities))
+        if len(distinct) > velocity_bins:
+            middles = (np.arange(velocity_bins) + 0.5) / velocity_bins
+            distinct = np.unique(np.quantile(np.concatenate(velocities), middles, method="nearest"))
+        if len(tempos) > len(_TEMPOS):
+            kept_tempos = tuple(float(tempo) for tempo in _TEMPOS)
+        else:
+            kept_tempos = tuple(sorted(tempos))
+        return Events(
+            EventsConfig(
+                metres=tuple(sorted(metres, key=lambda name: (-metres[name], name))),
+                lowest=max(0, low - margin),
+                highest=min(127, high + margin),
+                programs=tuple(sorted(programs)) or (0,),
+                velocities=tuple(distinct.tolist()) or (80,),
+                tempos=kept_tempos,
+                tags=tuple(sorted(values, key=lambda tag: (tags.index(tag.split("=", 1)[0]), tag))),
+            )
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` needs to make this tokenizer again."""
+        return {"name": self.name, **asdict(self.config)}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Events:
+        """The tokenizer that `to_json` wrote down.
+
+        Raises:
+            ValueError: The data describes another tokenizer or none.
+        """
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
+        }
+        if fields.pop("name", None) != Events.name:
+            raise ValueError(f"not an events tokenizer: {data.get('name')!r}")
+        try:
+            return Events(EventsConfig(**fields))
+        except TypeError as error:
+            raise ValueError(f"damaged tokenizer description: {error}") from None
+
+    def encode(self, piece: Piece) -> Tokens:
+        """Tokens of a piece, Start and End included: `(time,)`."""
+        index, first, config = self.vocabulary.index, self._first, self.config
+        piece = self._snapped(piece)
+        lines = piece.bar_lines()
+        head = [START]
+        for key in self.tag_keys:
+            tag = f"Tag_{key}={piece.tags.get(key, '')}"
+            head.append(index.get(tag, index[f"Tag_{key}="]))
+        num_bars = max(len(lines) - 1, 1)
+        bar_rows = np.full((num_bars, 5), -1)
+        bar_rows[:, 0] = self.bar
+        metres = [(metre.tick, index[f"Metre_{metre.name}"]) for metre in piece.metres]
+        tempos = [
+            (tempo.tick, index.get(f"Tempo_{tempo.quarters_per_minute}")) for tempo in piece.tempos
+        ]
+        for column, changes in ((1, metres), (2, tempos)):
+            for tick, token in changes:
+                bar = int(np.searchsorted(lines, tick))
+                if tick == 0 and token is not None:
+                    head.append(token)
+                elif bar < num_bars:
+                    bar_rows[bar, column] = token
+
+        notes = piece.notes
+        drum = notes["program"] == DRUMS
+        bar = np.searchsorted(lines, notes["start"], side="right") - 1
+        order = np.lexsort((notes["pitch"], notes["program"], notes["start"]))
+        notes, drum, bar = notes[order], drum[order], bar[order]
+        rows = np.full((len(notes), 5), -1)
+        position = first["Position"] + np.searchsorted(self.positions, notes["start"] - lines[bar])
+        rows[:, 0] = np.where(np.diff(notes["start"], prepend=-1) > 0, position, -1)
+        if "Program" in first:
+            rows[:, 1] = first["Program"] + np.searchsorted(config.programs, notes["program"])
+        rows[:, 2] = first["Pitch"] + notes["pitch"].astype(int) - config.lowest
+        # A note cut short by the next on its pitch must not reach into it: take the length below.
+        length = np.searchsorted(DURATIONS, notes["end"] - notes["start"], side="right") - 1
+        rows[:, 3] = first["Duration"] + np.maximum(length, 0)
+        if "Drum" in first:
+            rows[drum, 2] = first["Drum"] + notes["pitch"][drum]
+            rows[drum, 3] = -1
+        if "Velocity" in first:
+            rows[:, 4] = first["Velocity"] + np.searchsorted(config.velocities, notes["velocity"])
+
+        body = np.concatenate([bar_rows, rows])
+        order = np.argsort(np.concatenate([np.arange(num_bars), bar]), kind="stable")
+        body = body[order].ravel()
+        return np.concatenate([head, body[body >= 0], [END]]).astype(np.uint16)
+
+    def _snapped(self, piece: Piece) -> Piece:
+        """The piece as far as there are tokens for it, on the grid, with nothing but full bars."""
+        config = self.config
+        notes = piece.notes
+        inside = (notes["pitch"] >= config.lowest) & (notes["pitch"] <= config.highest)
+        known = np.isin(notes["program"], config.programs) & (inside | (notes["program"] == DRUMS))
+        metres = [metre for metre in piece.metres if metre.name in config.metres]
+        piece = replace(
+            piece, notes=notes[known], metres=_changes([self.metres[0], *metres])
+        ).tidied()
+
+        lines = piece.bar_lines()
+        in_force = np.searchsorted([m.tick for m in piece.metres], lines[:-1], side="right") - 1
+        sizes = np.array([metre.ticks_per_bar for metre in piece.metres])[in_force]
+        full_lines = np.append(0, np.cumsum(sizes))
+
+        notes = piece.notes.copy()
+        bar = np.searchsorted(lines, notes["start"], side="right") - 1
+        grid = np.append(self.positions, max(metre.ticks_per_bar for metre in self.metres))
+        place = grid[_nearest(grid, notes["start"] - lines[bar])]
+        # An onset that rounds to the bar line belongs to the next bar.
+        late = place >= np.diff(lines)[bar]
+        start = full_lines[bar + late] + np.where(late, 0, place)
+        length = DURATIONS[_nearest(DURATIONS, notes["end"] - notes["start"])]
+        length[notes["program"] == DRUMS] = _DRUM_TICKS
+        notes["start"], notes["end"] = start, start + length
+        velocities = np.array(config.velocities)
+        notes["velocity"] = velocities[_nearest(velocities, notes["velocity"])]
+
+        def line(tick: int) -> int:
+            return int(full_lines[np.searchsorted(lines, tick, side="right") - 1])
+
+        tempos = np.log(config.tempos)
+        return Piece(
+            notes=notes,
+            metres=_changes(
+                [m._replace(tick=line(m.tick)) for m in piece.metres if m.tick <= lines[-1]]
+            ),
+            tempos=_changes(
+                [
+                    Tempo(line(tick), config.tempos[np.abs(tempos - np.log(qpm)).argmin()])
+                    for tick, qpm in piece.tempos
+                    if tick <= lines[-1]
+                ]
+            ),
+            tags=piece.tags,
+        ).tidied()
+
+    def decode(self, tokens: npt.NDArray[np.integer], *, strict: bool = False) -> Piece:
+        """The piece that the tokens tell; tokens after End are not read.
+
+        Without `strict` what makes no sense where it stands is passed over, so that any sequence
+        of ids gives a valid piece.
+
+        Raises:
+            ValueError: `strict`, and the grammar does not allow the sequence.
+        """
+        if strict and (wrong := self.grammar.first_error(tokens)) is not None:
+            name = self.vocabulary.names[int(tokens[wrong])]
+            raise ValueError(f"{name} may not stand at time {wrong}")
+        names = self.vocabulary.names
+        metre = self.metres[0]
+        metres = [metre]
+        tempos = [Tempo(0, self.config.tempos[0])]
+        tags: dict[str, str] = {}
+        programs = self.config.programs
+        velocity = int(self.config.velocities[len(self.config.velocities) // 2])
+        program, pitch, tick = programs[0], -1, -1
+        line, in_bar = 0, False
+        rows: list[list[int]] = []
+        for token in tokens.tolist():
+            kind, _, value = names[token].partition("_")
+            if kind == "Position" and in_bar:
+                tick = line + min(int(value), metre.ticks_per_bar - 1)
+                pitch = -1
+            elif kind == "Program":
+                program = int(value)
+            elif kind == "Pitch" and tick >= 0:
+                program = programs[0] if program == DRUMS and programs[0] != DRUMS else program
+                pitch = int(value)
+            elif kind == "Duration" and pitch >= 0:
+                rows.append([tick, tick + int(value), pitch, velocity, program, 0])
+                pitch = -1
+            elif kind == "Drum" and tick >= 0:
+                rows.append([tick, tick + _DRUM_TICKS, int(value), velocity, DRUMS, 0])
+            elif kind == "Velocity" and rows:
+                rows[-1][3] = int(value)
+            elif kind == "Bar":
+                line += metre.ticks_per_bar if in_bar else 0
+                in_bar, tick, pitch = True, -1, -1
+            elif kind == "Metre" and tick < 0:
+                numerator, denominator = value.split("/")
+                metre = Metre(line, int(numerator), int(denominator))
+                metres.append(metre)
+            elif kind == "Tempo" and tick < 0:
+                tempos.append(Tempo(line, float(value)))
+            elif kind == "Tag" and not in_bar:
+                key, _, tag = value.partition("=")
+                if tag:
+                    tags[key] = tag
+            elif kind == "End":
+                break
+        notes = np.array([tuple(row) for row in rows], dtype=NOTE)
+        used = np.unique(notes["program"])
+        notes["track"] = np.searchsorted(used, notes["program"])
+        return Piece(
+            notes=notes, metres=_changes(metres), tempos=_changes(tempos), tags=tags
+        ).tidied()
+
+    @cached_property
+    def grammar(self) -> Grammar:
+        """Automaton of the sequences that `encode` can write."""
+        return build_grammar(("begin",), self._moves, len(self.vocabulary))
+
+    def _moves(self, state: tuple[Any, ...]) -> Iterable[tuple[range, tuple[Any, ...]]]:
+        """Which tokens may come in a state, and the state they lead to.
+
+        A state is named by what came last, the ticks of the bar and the position in it.
+        """
+        ids = self.vocabulary.ids
+        match state:
+            case ("begin",):
+                yield range(START, CONTINUE + 1), ("head", 0)
+            case ("head", int(i)) if i < len(self.tag_keys):
+                prefix = self.tag_keys[i] + "="
+                for token, tag in zip(ids("Tag"), self.vocabulary.values("Tag")):
+                    if tag.startswith(prefix):
+                        yield range(token, token + 1), ("head", i + 1)
+            case ("head", _):
+                after = "tempo" if ids("Tempo") else "first bar"
+                yield from self._metre_moves(after)
+            case ("tempo", size):
+                yield ids("Tempo"), ("first bar", size)
+            case ("first bar", size):
+                yield ids("Bar"), ("bar", size)
+            case ("bar", size):
+                if len(self.metres) > 1:
+                    yield from self._metre_moves("bar and metre")
+                yield ids("Tempo"), ("bar and tempo", size)
+                yield from self._forward(size, -1)
+            case ("bar and metre", size):
+                yield ids("Tempo"), ("bar and tempo", size)
+                yield from self._forward(size, -1)
+            case ("bar and tempo", size):
+                yield from self._forward(size, -1)
+            case ("position", size, at):
+                yield from self._note(size, at)
+            case ("program", size, at):
+                yield ids("Pitch"), ("pitch", size, at)
+            case ("drums", size, at):
+                yield ids("Drum"), ("struck" if ids("Velocity") else "note", size, at)
+            case ("pitch", size, at):
+                yield ids("Duration"), ("struck" if ids("Velocity") else "note", size, at)
+            case ("struck", size, at):
+                yield ids("Velocity"), ("note", size, at)
+            case ("note", size, at):
+                yield from self._note(size, at)
+                yield from self._forward(size, at)
+            case ("end",):
+                yield range(PAD, PAD + 1), ("end",)
+
+    def _metre_moves(self, after: str) -> Iterable[tuple[range, tuple[Any, ...]]]:
+        for token, metre in zip(self.vocabulary.ids("Metre"), self.metres):
+            yield range(token, token + 1), (after, metre.ticks_per_bar)
+
+    def _note(self, size: int, at: int) -> Iterable[tuple[range, tuple[Any, ...]]]:
+        programs = self.vocabulary.ids("Program")
+        if not programs:
+            yield self.vocabulary.ids("Pitch"), ("pitch", size, at)
+        for token, program in zip(programs, self.config.programs):
+            kind = "drums" if program == DRUMS else "program"
+            yield range(token, token + 1), (kind, size, at)
+
+    def _forward(self, size: int, at: int) -> Iterable[tuple[range, tuple[Any, ...]]]:
+        for token, position in zip(self.vocabulary.ids("Position"), self.positions.tolist()):
+            if at < position < size:
+                yield range(token, token + 1), ("position", size, position)
+        yield range(self.bar, self.bar + 1), ("bar", size)
+        yield range(END, END + 1), ("end",)
+
+
+def _changes(events: list[Any]) -> tuple[Any, ...]:
+    """The last event of each tick, without those that change nothing."""
+    at = {event.tick: event for event in events}
+    kept: list[Any] = []
+    for event in at.values():
+        if not kept or event[1:] != kept[-1][1:]:
+            kept.append(event)
+    return tuple(kept)

@@ -1,0 +1,1 @@
+"""Runs: pretraining, refinement, checkpoints, logs."""

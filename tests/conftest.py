@@ -1,0 +1,71 @@
+import os
+
+os.environ["MPLBACKEND"] = "Agg"
+
+import numpy as np
+import pytest
+import torch
+
+from rnngan.config import preset
+from rnngan.data.reading import Source
+from rnngan.data.store import write_store
+from rnngan.music.piece import Metre, Piece
+from rnngan.training.run import Run
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or writes the cache of the person who runs it."""
+    monkeypatch.setenv("RNNGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def little_tune(number, num_bars=4):
+    """Eighths and quarters on a scale, no two numbers alike, every third tune in 6/8."""
+    random = np.random.default_rng(number)
+    metre = Metre(0, 6, 8) if number % 3 == 2 else Metre(0, 4, 4)
+    rows, tick, place = [], 0, int(random.integers(5))
+    while tick < num_bars * metre.ticks_per_bar:
+        length = int(random.choice([12, 24]))
+        place = int(np.clip(place + random.integers(-2, 3), 0, 9))
+        rows.append((tick, tick + length, 60 + [0, 2, 4, 5, 7, 9, 11, 12, 14, 16][place], 80))
+        tick += length
+    return Piece.from_rows(rows, metres=(metre,))
+
+
+@pytest.fixture(scope="session")
+def tunes():
+    return [little_tune(i) for i in range(12)]
+
+
+@pytest.fixture(scope="session")
+def store(tunes, tmp_path_factory):
+    """Twelve tunes, prepared; read only."""
+    return write_store(
+        tmp_path_factory.mktemp("corpus") / "store",
+        [Source(f"{i:02}.mid", f"{i:064x}", tune) for i, tune in enumerate(tunes)],
+        [],
+        tags=(),
+        validation_rate=0.2,
+        test_rate=0.2,
+        seed=0,
+        margin=2,
+        about={"corpus": "tunes", "fingerprint": "", "settings": {}, "num_rejects": 0},
+    )
+
+
+@pytest.fixture
+def new_run(store, tmp_path):
+    """Makes runs on that store."""
+
+    def make(name="run", config=preset("tiny"), resume=False):
+        return Run.begin(
+            tmp_path / name,
+            config,
+            stages=("pretrain", "refine"),
+            store=store.folder,
+            resume=resume,
+        )
+
+    return make

@@ -1,0 +1,141 @@
+"""One run, readable from top to bottom: corpus, likelihood, adversary, music, verdict.
+
+    python train_gan.py train --corpus ryans-mammoth
+    python train_gan.py prepare|pretrain|refine --run runs/NAME [--resume]
+
+`rnngan train` runs this very code; the command line itself lies in `rnngan/cli.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rnngan.config import RunConfig
+from rnngan.data.prepare import prepare
+from rnngan.data.store import Store
+from rnngan.progress import Progress
+from rnngan.training.run import STAGES, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be done, where.
+
+    Attributes:
+        folder: The run's.
+        config: All settings.
+        stages: Of `prepare`, `pretrain`, `refine`, `report`, in this order.
+        store: A prepared corpus outside the run's folder.
+        resume: Go on with what is there.
+        workers: Processes that read files.
+    """
+
+    folder: Path
+    config: RunConfig
+    stages: tuple[str, ...] = (*STAGES, "report")
+    store: Path | None = None
+    resume: bool = False
+    workers: int | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Keep the wall time of a stage."""
+        started = time.monotonic()
+        yield
+        self.seconds[stage] = time.monotonic() - started
+
+
+def main(plan: Plan) -> Run:
+    """Do what the plan says and return the run.
+
+    Raises:
+        UserError: See each stage.
+    """
+    run = Run.begin(
+        plan.folder, plan.config, stages=plan.stages, store=plan.store, resume=plan.resume
+    )
+    with plan.timed("prepare"):
+        store = open_store(run, plan)
+    if "pretrain" in plan.stages:
+        with plan.timed("pretrain"):
+            train_likelihood(run, store, resume=plan.resume)
+    if "refine" in plan.stages:
+        with plan.timed("refine"):
+            train_adversarial(run, store, resume=plan.resume)
+    if "report" in plan.stages:
+        with plan.timed("generate"):
+            write_samples(run)
+        with plan.timed("evaluate"):
+            evaluate_run(run, store)
+    return run
+
+
+def open_store(run: Run, plan: Plan) -> Store:
+    """The run's prepared corpus, prepared now if that is wanted or needed."""
+    if "prepare" not in plan.stages or run.has_begun("prepare"):
+        return Store.open(run.store_folder)
+    with Progress("prepare", 1) as progress:
+        store = prepare(
+            run.config.data,
+            run.store_folder,
+            seed=run.config.seed,
+            workers=plan.workers,
+            progress=progress.count,
+        )
+        counts = {split: len(store.indices(split)) for split in ("train", "validation", "test")}
+        progress.say(
+            f"prepared {len(store.manifest['pieces'])} pieces {counts}, "
+            f"{store.manifest['num_rejects']} files refused: {run.store_folder}"
+        )
+    return store
+
+
+def train_likelihood(run: Run, store: Store, *, resume: bool) -> None:
+    """Pretrain the generator by maximum likelihood."""
+    from rnngan.training.pretrain import pretrain
+
+    with Progress("pretrain", run.config.pretrain.steps) as progress:
+        pretrain(run, store, progress=progress, resume=resume)
+
+
+def train_adversarial(run: Run, store: Store, *, resume: bool) -> None:
+    """Refine the pretrained generator against the discriminator."""
+    from rnngan.training.adversarial import refine
+
+    with Progress("refine", run.config.refine.steps) as progress:
+        refine(run, store, progress=progress, resume=resume)
+
+
+def write_samples(run: Run) -> None:
+    """MIDI and sound of the run's last stage."""
+    from rnngan.generate import find_model, generate, write_music
+
+    output = run.config.output
+    pieces = generate(
+        find_model(run.folder),
+        num=output.num_samples,
+        seed=run.config.seed,
+        temperature=output.temperature,
+    )
+    write_music(pieces, run.folder / "samples")
+
+
+def evaluate_run(run: Run, store: Store) -> None:
+    """Compare the likelihood and the music of each stage with held-out music."""
+    from rnngan.training.verdict import evaluate_stages
+
+    with Progress("evaluate", 1) as progress:
+        evaluate_stages(run, store, say=progress.say)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from rnngan.cli import main as command_line
+
+    sys.exit(command_line())
