@@ -127,7 +127,7 @@ def write_samples(run: Run) -> None:
 
 def evaluate_run(run: Run, store: Store) -> None:
     """Compare the likelihood and the music of each stage with held-out music."""
-    from rnngan.training.verdict import evaluate_stages
+    from rnngan.verdict import evaluate_stages
 
     with Progress("evaluate", 1) as progress:
         evaluate_stages(run, store, say=progress.say)

@@ -314,8 +314,8 @@ def _check(
     for side in sides:
         if len(side.pieces) < 2:
             raise UserError(
-                f"{side.name} has {len(side.pieces)} pieces; a comparison needs at least 2, and "
-                f"{FEW_PIECES} or more to tell anything"
+                f"a comparison needs at least 2 pieces a side, and {FEW_PIECES} or more to tell "
+                f"anything; {side.name} has {len(side.pieces)}"
             )
     if training and not training.pieces:
         raise UserError(f"the training set {training.name} has no pieces")
@@ -554,21 +554,25 @@ def _warnings(
                 "difference seen does not mean that there is none"
             )
         if side.rejects:
-            yield f"{side.name}: {len(side.rejects)} files were refused"
+            files = len(side.rejects) + len(side.pieces)
+            yield f"{side.name}: {len(side.rejects)} of {files} files were refused"
         if side.num_distinct < len(side.pieces):
             yield (
-                f"{side.name}: {len(side.pieces) - side.num_distinct} of {len(side.pieces)} pieces "
-                "repeat another one of it note for note"
+                f"{side.name}: only {side.num_distinct} of {len(side.pieces)} pieces are distinct; "
+                "the others repeat one of them note for note"
             )
     for fake in fakes:
         if fake.content_hash == real.content_hash:
             yield f"{real.name} and {fake.name} are the same music"
         elif shared := _num_shared(fake, real):
-            yield f"{shared} pieces of {fake.name} also stand in {real.name} note for note"
+            yield (
+                f"{fake.name}: {shared} of {len(fake.pieces)} pieces also stand in {real.name}, "
+                "note for note"
+            )
     if training and (shared := _num_shared(real, training)):
         yield (
-            f"{shared} of {len(real.pieces)} pieces of {real.name} also stand in the training set "
-            f"{training.name} note for note: the figures for held-out music are too good"
+            f"{real.name}: {shared} of {len(real.pieces)} pieces also stand in the training set, "
+            "note for note: what held-out music shares with training looks larger than it is"
         )
     if rows and len(rows) > ALPHA * (permutations + 1):
         yield (

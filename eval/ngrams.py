@@ -47,12 +47,15 @@ class NGramModel:
         """Count all n-grams up to `order` (1 is a unigram model).
 
         Raises:
-            ValueError: No sequences, or so many tokens that an n-gram has no 63-bit key.
+            ValueError: Nothing to count, an id outside the vocabulary, an order below 1, or so
+                large that an n-gram has no 63-bit key.
         """
-        if not sequences:
-            raise ValueError("cannot count n-grams of no sequences")
-        if order * np.log2(vocab_size + 1) >= 63:
-            raise ValueError(f"order {order} is too large for {vocab_size} tokens")
+        if sum(len(sequence) > 1 for sequence in sequences) == 0:
+            raise ValueError("cannot count n-grams without a sequence of two or more tokens")
+        if order < 1 or order * np.log2(vocab_size + 1) >= 63:
+            raise ValueError(f"order must be at least 1 and fit 63 bits, got {order}")
+        if max(int(np.max(sequence, initial=0)) for sequence in sequences) >= vocab_size:
+            raise ValueError(f"token ids must be below vocab_size, {vocab_size}")
         tables = []
         for length in range(order):
             keys, targets = _positions(sequences, length, vocab_size)

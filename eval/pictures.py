@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from eval.evaluate import Column, Evaluation, Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
 
 INK, FAINT, REAL = "#222222", "#9a9a9a", "#4a4a4a"
 FAKES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b")
@@ -93,14 +95,12 @@ def _colours(evaluation: Evaluation) -> list[str]:
     return [FAKES[i % len(FAKES)] for i in range(len(evaluation.fakes))]
 
 
-def _panels(figure: Figure, count: int, columns: int) -> Iterator[Axes]:
+def _panels(figure: Figure, count: int, columns: int) -> list[Axes]:
     """As many plots in a grid; the places left over stay blank."""
-    grid = figure.subplots(-(-count // columns), columns, squeeze=False).flat
-    for place, axes in enumerate(grid):
-        if place < count:
-            yield axes
-        else:
-            axes.set_visible(False)
+    places = figure.subplots(-(-count // columns), columns, squeeze=False).ravel().tolist()
+    for axes in places[count:]:
+        axes.set_visible(False)
+    return places[:count]
 
 
 def _summary(evaluation: Evaluation) -> Figure:
@@ -173,7 +173,7 @@ def _distributions(evaluation: Evaluation, columns: Sequence[Column]) -> Figure:
     return figure
 
 
-def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _edges(values: Floats) -> Floats:
     """Ends of 24 bins that hold all but the outermost percents, which fall into the end bins."""
     low, high = np.quantile(values, [0.01, 0.99])
     if low == high:
@@ -191,33 +191,58 @@ def _histograms(evaluation: Evaluation, columns: Sequence[Column]) -> Figure:
         sides = [rows[0].real.histogram, *(row.fake.histogram for row in rows)]
         colours = [REAL, *_colours(evaluation)]
         shown = np.flatnonzero(np.nansum(sides, axis=0) > 1e-3)
-        shown = np.arange(shown[0], shown[-1] + 1)
-        labels = [column.bins[i] for i in shown]
-        if len(shown) <= MOST_BARS:
-            width = 0.84 / len(sides)
-            for i, (side, colour) in enumerate(zip(sides, colours)):
-                offset = (i - (len(sides) - 1) / 2) * width
-                axes.bar(np.arange(len(shown)) + offset, side[shown], 0.92 * width, color=colour)
-            axes.set_xticks(range(len(shown)), labels)
-            if max(map(len, labels)) > 4:
-                axes.tick_params(axis="x", rotation=40)
-                for label in axes.get_xticklabels():
-                    label.set_horizontalalignment("right")
+        first, last = int(shown[0]), int(shown[-1]) + 1
+        if last - first <= MOST_BARS:
+            _bars(axes, column.bins[first:last], [side[first:last] for side in sides], colours)
         else:
-            for side, colour in zip(sides, colours):
-                fill = colour == REAL
-                axes.stairs(side[shown], color=colour, fill=fill, alpha=0.35 if fill else 1, lw=1.4)
-            every = -(-len(shown) // 12)
-            axes.set_xticks(np.arange(0, len(shown), every) + 0.5, labels[::every])
+            _outlines(axes, column, first, last, sides, colours)
         axes.tick_params(axis="x", length=0)
-        axes.set_title(f"{column.name}  —  {'; '.join(map(_in_brief, rows))}")
+        axes.set_title(column.name)
+        axes.set_xlabel(f"{column.unit}  ({'; '.join(map(_in_brief, rows))})", labelpad=1)
         axes.yaxis.set_major_formatter(_percent)
-        axes.set_xlabel(column.unit, labelpad=1)
     _legend(figure, evaluation)
     return figure
 
 
-def _percent(share: float, _: int | None = None) -> str:
+def _bars(axes: Axes, labels: Sequence[str], sides: Sequence[Floats], colours: list[str]) -> None:
+    width = 0.84 / len(sides)
+    for i, (side, colour) in enumerate(zip(sides, colours)):
+        offset = (i - (len(sides) - 1) / 2) * width
+        axes.bar(np.arange(len(side)) + offset, side, 0.92 * width, color=colour)
+    slanted = max(map(len, labels)) > 4
+    axes.set_xticks(
+        range(len(labels)),
+        labels,
+        rotation=40 if slanted else 0,
+        ha="right" if slanted else "center",
+        rotation_mode="anchor",
+    )
+
+
+def _outlines(
+    axes: Axes,
+    column: Column,
+    first: int,
+    last: int,
+    sides: Sequence[Floats],
+    colours: list[str],
+) -> None:
+    ends = np.arange(first, last + 1) - 0.5
+    numeric = column.bins[0].lstrip("+-").replace(".", "", 1).isdigit()
+    if numeric and column.positions:
+        places = np.array(column.positions[first:last])
+        ends = np.interp(ends, np.arange(first, last), places)
+    for side, colour in zip(sides, colours):
+        real = colour == REAL
+        axes.stairs(
+            side[first:last], ends, color=colour, fill=real, alpha=0.35 if real else 1, lw=1.4
+        )
+    if not numeric:
+        octaves = range(-(-first // 12) * 12, last, 12)
+        axes.set_xticks(octaves, [column.bins[i] for i in octaves])
+
+
+def _percent(share: float, place: float) -> str:  # noqa: ARG001  # what matplotlib asks for
     return f"{100 * share:g} %"
 
 
@@ -227,34 +252,46 @@ def _in_brief(row: Row) -> str:
 
 
 def _transitions(evaluation: Evaluation, columns: Sequence[Column]) -> Figure:
-    """Transition matrices of each side on one scale, and what each generated side does otherwise."""
+    """Transition matrices of all sides on one scale, and what the generated ones do otherwise."""
     from matplotlib.colors import CenteredNorm, PowerNorm
 
-    num_sides = 1 + len(evaluation.fakes)
-    across = 2 * num_sides - 1
-    figure = _canvas(3.1 * across, 0.6 + 3.2 * len(columns))
-    grid = figure.subplots(len(columns), across, squeeze=False)
-    for line, column in zip(grid, columns):
+    num_fakes = len(evaluation.fakes)
+    figure = _canvas(2.9 * (1 + 2 * num_fakes), 3.3 * len(columns))
+    lines = np.atleast_1d(np.array(figure.subfigures(len(columns), 1)))
+    for line, column in zip(lines, columns):
+        line.suptitle(column.name, x=0.01, ha="left", fontsize=10)
+        plots = line.subplots(1, 1 + 2 * num_fakes, sharex=True, sharey=True)
+        labels = [label.split("->")[1] for label in column.bins[:MATRIX_SIZE]]
+        plots[0].set_xticks(range(MATRIX_SIZE), labels)
+        plots[0].set_yticks(range(MATRIX_SIZE), labels)
+        plots[0].set_ylabel("from")
+
         rows = [row for row in evaluation.rows if row.column == column]
         sides = [rows[0].real.histogram, *(row.fake.histogram for row in rows)]
-        matrices = [side.reshape(MATRIX_SIZE, MATRIX_SIZE) for side in sides]
-        labels = [label.split("->")[1] for label in column.bins[:MATRIX_SIZE]]
+        shares = [side.reshape(MATRIX_SIZE, MATRIX_SIZE) for side in sides]
+        changes = [matrix - shares[0] for matrix in shares[1:]]
+        names = [side.name for side in evaluation.fakes]
+        real = evaluation.real.name
         # The square root shows rare transitions beside the few very common ones.
-        scale = PowerNorm(0.5, vmin=0, vmax=float(np.nanmax(matrices)))
-        for axes, matrix, side in zip(line, matrices, (evaluation.real, *evaluation.fakes)):
-            image = axes.imshow(matrix, cmap="viridis", norm=scale)
-            axes.set_title(f"{side.name}\n{column.name}")
-            bar = figure.colorbar(image, ax=axes, shrink=0.75, format=_percent)
-            bar.outline.set_visible(False)
-        for axes, matrix, side in zip(line[num_sides:], matrices[1:], evaluation.fakes):
-            image = axes.imshow(matrix - matrices[0], cmap="RdBu_r", norm=CenteredNorm())
-            axes.set_title(f"{side.name} − {evaluation.real.name}\n{column.name}")
-            bar = figure.colorbar(image, ax=axes, shrink=0.75, format=_percent)
-            bar.outline.set_visible(False)
-        for axes in line:
-            axes.set_xticks(range(MATRIX_SIZE), labels, rotation=90, fontsize=6.5)
-            axes.set_yticks(range(MATRIX_SIZE), labels, fontsize=6.5)
-            axes.tick_params(length=0)
-            axes.set(xlabel="to", ylabel="from")
-            axes.spines[:].set_visible(False)
+        scale = PowerNorm(0.5, vmin=0, vmax=float(np.nanmax(shares)))
+        _heat(plots[: 1 + num_fakes], shares, [f"{real} (real)", *names], "viridis", scale)
+        centred = CenteredNorm(halfrange=float(np.nanmax(np.abs(changes))) or 1.0)
+        titles = [f"{name} − {real}" for name in names]
+        _heat(plots[1 + num_fakes :], changes, titles, "RdBu_r", centred)
     return figure
+
+
+def _heat(
+    plots: Sequence[Axes], matrices: Sequence[Floats], titles: Sequence[str], map_: str, scale: Any
+) -> None:
+    """Matrices on one scale of colours, which stands beside the last."""
+    for axes, matrix, title in zip(plots, matrices, titles):
+        image = axes.imshow(matrix, cmap=map_, norm=scale, aspect="auto")
+        axes.set_title(title)
+        axes.set_xlabel("to")
+        axes.tick_params(length=0, labelsize=6.5)
+        axes.tick_params(axis="x", rotation=90)
+        axes.spines[:].set_visible(False)
+    bar = axes.figure.colorbar(image, ax=plots[-1], format=_percent, aspect=25, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0)

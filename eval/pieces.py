@@ -132,19 +132,20 @@ def load_side(
     """
     if limit is not None and limit < 2:
         raise UserError(f"limit must be at least 2 pieces, got {limit}")
-    if not path.exists():
+    if not (path.is_dir() or path.is_file()):
+        what = "is neither a file nor a folder" if path.exists() else "does not exist"
         raise UserError(
-            f"{path} does not exist; give a folder or zip file of MIDI files, a list of files, "
+            f"{path} {what}; give a folder or zip file of MIDI files, a list of files, "
             "a prepared corpus or a run"
         )
-    name = path.resolve().name or str(path)
+    name = printable(path.resolve().name or str(path))
     corpus = corpus_of(path)
     if corpus is not None:
         from rnngan.data.store import Store
 
         pieces = _spread(Store.open(corpus).pieces(split), limit)
         _check_enough(len(pieces), f"the {split} split of {corpus}")
-        return Side(name=name, pieces=tuple(pieces), path=str(path))
+        return Side(name=name, pieces=tuple(pieces), path=printable(str(path)))
 
     pieces, rejects = [], []
     with ExitStack() as opened:
@@ -153,15 +154,20 @@ def load_side(
             raise UserError(f"no music in {path}: no file ends in {', '.join(sorted(SUFFIXES))}")
         for file, read in track(_spread(files, limit), f"reading {name}"):
             try:
-                pieces.append(read({"source": file}))
+                pieces.append(read({"source": printable(file)}))
             except RejectedFile as error:
-                rejects.append(Reject(file, error.reason))
+                rejects.append(Reject(printable(file), error.reason))
     if not pieces:
         reasons = Counter(reject.reason for reject in rejects).most_common()
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
         raise UserError(f"all {len(rejects)} files in {path} were refused: {counts}")
     _check_enough(len(pieces), str(path))
-    return Side(name=name, pieces=tuple(pieces), path=str(path), rejects=tuple(rejects))
+    return Side(name=name, pieces=tuple(pieces), path=printable(str(path)), rejects=tuple(rejects))
+
+
+def printable(name: str) -> str:
+    """A file name without what no terminal or UTF-8 file should get."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 Files = list[tuple[str, Callable[[dict[str, str]], Piece]]]

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import math
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
@@ -19,21 +22,26 @@ from rnngan.errors import UserError
 Settings = TypeVar("Settings")
 
 
-def _require(rule: bool, message: str) -> None:
-    if not rule:
-        raise UserError(message)
+def _require(config: object, name: str, fits: Callable[[Any], bool], rule: str) -> None:
+    value = getattr(config, name)
+    if not fits(value):
+        table = type(config).__name__.removesuffix("Config").lower()
+        raise UserError(f"{table}.{name} must be {rule}, got {value!r}")
 
 
 def _check_rates(config: object, *names: str) -> None:
     for name in names:
-        value = getattr(config, name)
-        _require(0 <= value < 1, f"{name} must be at least 0 and below 1, got {value}")
+        _require(config, name, lambda value: 0 <= value < 1, "at least 0 and below 1")
 
 
 def _check_positive(config: object, *names: str) -> None:
     for name in names:
-        value = getattr(config, name)
-        _require(value > 0, f"{name} must be above 0, got {value}")
+        _require(config, name, lambda value: 0 < value < math.inf, "above 0")
+
+
+def _check_not_negative(config: object, *names: str) -> None:
+    for name in names:
+        _require(config, name, lambda value: 0 <= value < math.inf, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +64,22 @@ class DataConfig:
     """Tokens of a training excerpt; longer pieces are cut at a bar line, at random."""
 
     def __post_init__(self) -> None:
-        _check_rates(self, "validation_rate", "test_rate")
         _require(
-            self.validation_rate + self.test_rate < 1,
-            "validation_rate and test_rate together must leave something to train on",
+            self,
+            "tags",
+            lambda tags: all(tags) and not any("=" in tag for tag in tags),
+            "names without an equals sign",
         )
-        _require(0 <= self.transpose <= 12, f"transpose must be 0 to 12, got {self.transpose}")
-        _require(self.max_length >= 16, f"max_length must be at least 16, got {self.max_length}")
+        for name in ("validation_rate", "test_rate"):
+            _require(self, name, lambda value: 0 < value < 1, "above 0 and below 1")
+        _require(
+            self,
+            "test_rate",
+            lambda value: value + self.validation_rate < 1,
+            f"below {1 - self.validation_rate:g}, what validation_rate leaves",
+        )
+        _require(self, "transpose", lambda value: 0 <= value <= 12, "0 to 12")
+        _require(self, "max_length", lambda value: value >= 16, "at least 16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +156,7 @@ class PretrainConfig:
             self, "steps", "batch_size", "learning_rate", "gradient_clip", "validate_every",
             "patience",
         )  # fmt: skip
+        _check_not_negative(self, "warmup_steps", "weight_decay")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,14 +207,21 @@ class RefineConfig:
     def __post_init__(self) -> None:
         _check_positive(
             self, "steps", "learning_rate", "gradient_clip", "epochs", "minibatches", "clip",
-            "kl_target", "discriminator_learning_rate", "validate_every", "max_length",
+            "kl_target", "discriminator_learning_rate", "validate_every",
         )  # fmt: skip
-        _require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
+        _check_not_negative(
+            self, "kl_weight", "likelihood_weight", "discriminator_pretrain_steps",
+            "discriminator_updates", "likelihood_rise",
+        )  # fmt: skip
+        _require(self, "max_length", lambda value: value >= 16, "at least 16")
+        _require(self, "batch_size", lambda value: value >= 2, "at least 2")
         _require(
-            self.batch_size % self.minibatches == 0,
-            f"batch_size must be a multiple of minibatches, got {self.batch_size} "
-            f"and {self.minibatches}",
+            self,
+            "minibatches",
+            lambda value: self.batch_size % value == 0,
+            f"a divisor of batch_size, {self.batch_size}",
         )
+        _require(self, "discriminator_gate", lambda value: 0 <= value <= 1, "0 to 1")
         _check_rates(self, "label_smoothing")
 
 
@@ -217,7 +242,7 @@ class OutputConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self, "keep_checkpoints", "log_every", "num_samples", "temperature")
-        _require(self.num_evaluated >= 2, "num_evaluated must be at least 2")
+        _require(self, "num_evaluated", lambda value: value >= 2, "at least 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +257,10 @@ class RunConfig:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"seed must be at least 0, got {self.seed}")
 
 
 PRESETS: dict[str, RunConfig] = {
@@ -257,12 +286,8 @@ def nearest_name(name: str, known: list[str]) -> str:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Nested plain data; `None` left out, as TOML has no word for it."""
-    return {
-        f.name: to_dict(value) if is_dataclass(value) else value
-        for f in fields(config)
-        if (value := getattr(config, f.name)) is not None
-    }
+    """Nested plain data."""
+    return dataclasses.asdict(config)
 
 
 def from_dict(kind: type[Settings], data: dict[str, Any], where: str = "") -> Settings:
@@ -296,8 +321,8 @@ def _checked(hint: Any, value: Any, path: str) -> Any:
             )
         return value
     if options:  # tuple[str, ...]
-        if not isinstance(value, list | tuple):
-            raise UserError(f"{path} must be a list, got {value!r}")
+        if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+            raise UserError(f"{path} must be a list of strings, got {value!r}")
         return tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -320,8 +345,8 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        # JSON's escapes are TOML's too, but TOML wants one for DEL as well.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml_value, value))}]"
     return repr(value)

@@ -32,7 +32,11 @@ def find_model(path: Path, stage: str | None = None) -> Model:
     run = Run.open(path)
     if stage is None:
         stage = "refine" if run.has_begun("refine") else "pretrain"
-    return Checkpoints(run.checkpoints, stage, keep=1, say=str).read_best()
+    return Checkpoints(run.checkpoints, stage, keep=1, say=_ignore).read_best()
+
+
+def _ignore(_: str) -> None:
+    """`Say` for where nothing is passed over."""
 
 
 def generate(

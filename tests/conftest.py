@@ -1,3 +1,4 @@
+import json
 import os
 
 os.environ["MPLBACKEND"] = "Agg"
@@ -5,14 +6,19 @@ os.environ["MPLBACKEND"] = "Agg"
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from rnngan.config import preset
 from rnngan.data.reading import Source
 from rnngan.data.store import write_store
 from rnngan.music.piece import Metre, Piece
+from rnngan.progress import Progress
+from rnngan.training import adversarial, pretrain
 from rnngan.training.run import Run
 
 torch.set_num_threads(1)
+settings.register_profile("no deadline", deadline=None)  # a loaded machine is no error
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(autouse=True)
@@ -59,13 +65,52 @@ def store(tunes, tmp_path_factory):
 def new_run(store, tmp_path):
     """Makes runs on that store."""
 
-    def make(name="run", config=preset("tiny"), resume=False):
+    def make(name="run", config=None, resume=False):
         return Run.begin(
             tmp_path / name,
-            config,
+            config or preset("tiny"),
             stages=("pretrain", "refine"),
             store=store.folder,
             resume=resume,
         )
 
     return make
+
+
+class Quiet(Progress):
+    """Says nothing aloud; interrupts the job, as Ctrl-C would, at a given step."""
+
+    def __init__(self, interrupt_at=None):
+        super().__init__("test", 1)
+        self.interrupt_at = interrupt_at
+        self.said = []
+
+    def update(self, done, note=""):
+        if done == self.interrupt_at:
+            raise KeyboardInterrupt
+
+    def say(self, line):
+        self.said.append(line)
+
+
+@pytest.fixture
+def progress_of():
+    return Quiet
+
+
+@pytest.fixture
+def unwatched(monkeypatch):
+    """No pictures and sounds while training: they take most of the time and change nothing."""
+    for stage in (pretrain, adversarial):
+        monkeypatch.setattr(stage, "watch", lambda *_, **__: None)
+
+
+def log_of(run, stage):
+    """What a stage logged: a dictionary per line, its stage left out."""
+    lines = map(json.loads, (run.folder / "log.jsonl").read_text().splitlines())
+    return [line for line in lines if line.pop("stage") == stage]
+
+
+@pytest.fixture
+def read_log():
+    return log_of

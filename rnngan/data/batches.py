@@ -13,7 +13,7 @@ from rnngan.data.store import Split, Store
 from rnngan.music.vocabulary import CONTINUE, PAD, Tokens
 
 _POOL = 16
-"""Batches drawn and sorted by length together, so that little of a batch is padding."""
+"""Batches at most that are drawn and sorted by length together, so that little is padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,34 +71,41 @@ class TrainingBatches:
         self.seed = seed
         self.openings = openings
         self.indices = store.indices("train")
+        # No more than an epoch, or sorting would bring copies of a piece together.
+        self.pool_size = min(max(len(self.indices) // batch_size, 1), _POOL)
         self._order = lru_cache(maxsize=4)(self._epoch_order)
         self._pool = lru_cache(maxsize=2)(self._pool_batches)
 
     def batch(self, step: int, *, rank: int = 0, num_ranks: int = 1) -> Batch:
-        """The batch of a step, or a rank's rows of it."""
-        rows = self._pool(step // _POOL)[step % _POOL]
-        random = np.random.default_rng([self.seed, 2, step])
-        excerpts = [self._excerpt(int(i), random) for i in rows]
-        return padded(excerpts[rank::num_ranks])
+        """The batch of a step, or every `num_ranks`-th row of it, from row `rank` on.
+
+        Raises:
+            ValueError: There are more ranks than rows.
+        """
+        if num_ranks > self.batch_size:
+            raise ValueError(f"{self.batch_size} rows are too few for {num_ranks} ranks")
+        rows = self._pool(step // self.pool_size)[step % self.pool_size]
+        draws = np.random.default_rng([self.seed, 2, step]).random((self.batch_size, 2))
+        mine = slice(rank, None, num_ranks)
+        return padded([self._excerpt(int(i), *draw) for i, draw in zip(rows[mine], draws[mine])])
 
     def _epoch_order(self, epoch: int) -> npt.NDArray[np.int64]:
         return np.random.default_rng([self.seed, 0, epoch]).permutation(self.indices)
 
     def _pool_batches(self, pool: int) -> npt.NDArray[np.int64]:
-        """Pieces of `_POOL` batches: `(_POOL, batch_size)`."""
-        count = _POOL * self.batch_size
+        """Pieces of the batches of a pool: `(pool_size, batch_size)`."""
+        count = self.pool_size * self.batch_size
         epochs, places = np.divmod(pool * count + np.arange(count), len(self.indices))
         orders = {epoch: self._order(epoch) for epoch in np.unique(epochs).tolist()}
         pieces = np.array([orders[e][p] for e, p in zip(epochs.tolist(), places.tolist())])
         lengths = np.diff(self.store.offsets)[pieces]
         batches = pieces[np.argsort(np.minimum(lengths, self.max_length), kind="stable")]
-        batches = batches.reshape(_POOL, self.batch_size)
+        batches = batches.reshape(self.pool_size, self.batch_size)
         random = np.random.default_rng([self.seed, 1, pool])
-        return np.asarray(batches[random.permutation(_POOL)])
+        return np.asarray(batches[random.permutation(self.pool_size)])
 
-    def _excerpt(self, index: int, random: np.random.Generator) -> Tokens:
+    def _excerpt(self, index: int, place: float, shift: float) -> Tokens:
         tokens = self.store.piece_tokens(index)
-        place, shift = random.random(), random.random()
         if not self.openings:
             tokens = excerpt(tokens, self.store, self.max_length, place)
         return transposed(tokens[: self.max_length], self.store, self.transpose, shift)
@@ -114,7 +121,7 @@ def excerpt(tokens: Tokens, store: Store, max_length: int, place: float) -> Toke
         tokens: A whole piece.
         store: Whose vocabulary this is.
         max_length: Of the excerpt.
-        place: 0 to 1; where to cut.
+        place: At least 0 and below 1; where to cut.
     """
     if len(tokens) <= max_length:
         return tokens
@@ -141,7 +148,7 @@ def transposed(tokens: Tokens, store: Store, reach: int, draw: float) -> Tokens:
         tokens: A piece or an excerpt.
         store: Whose vocabulary this is.
         reach: Semitones at most, down or up; fewer where the vocabulary ends.
-        draw: 0 to 1; picks among the transpositions that fit, each alike.
+        draw: At least 0 and below 1; picks among the transpositions that fit, each alike.
     """
     ids = store.tokenizer.vocabulary.ids("Pitch")
     pitched = (tokens >= ids.start) & (tokens < ids.stop)
@@ -155,7 +162,10 @@ def transposed(tokens: Tokens, store: Store, reach: int, draw: float) -> Tokens:
 
 
 def held_out_batches(store: Store, split: Split, *, max_tokens: int = 32768) -> list[Batch]:
-    """Every piece of a split once and whole, longest first, with at most `max_tokens` a batch."""
+    """Every piece of a split once and whole, longest first, with at most `max_tokens` a batch.
+
+    Padding counts; a piece that is longer alone gets a batch of its own.
+    """
     pieces = [store.piece_tokens(int(i)) for i in store.indices(split)]
     pieces.sort(key=len, reverse=True)
     cuts = [0]

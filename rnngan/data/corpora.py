@@ -19,7 +19,7 @@ from rnngan.data.pieces_file import load_pieces, save_pieces
 from rnngan.data.reading import Progress, Reject, Source, music_files, read_folder
 from rnngan.errors import UserError
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Goes up when the same file comes to be read as other notes; older caches then count no more."""
 MUSIC21_RIGHTS = (
     "To the best of our knowledge, the each piece of music in the corpus is either out of "

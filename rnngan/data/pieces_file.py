@@ -47,7 +47,7 @@ def load_pieces(path: Path) -> list[Piece]:
         UserError: The file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             notes, offsets, about = (
                 file["notes"],
                 file["offsets"],

@@ -14,6 +14,7 @@ from rnngan.data.corpora import CORPORA, read_corpus
 from rnngan.data.reading import Progress, Reject, Source, read_folder
 from rnngan.data.store import Store, write_store
 from rnngan.errors import UserError
+from rnngan.music.piece import Piece
 
 _STORED_SETTINGS = ("expand_repeats", "tags", "validation_rate", "test_rate")
 """Settings that change the store; the others act when batches are drawn."""
@@ -32,7 +33,7 @@ def prepare(
 
     Args:
         config: Which corpus, and how to read and split it.
-        folder: The store's; one that holds this very corpus already is opened.
+        folder: The store's: new, empty, or one that holds this very corpus, which is opened.
         seed: Of the split.
         workers: Processes that read; as many as there are processors by default.
         progress: Told how many files are done.
@@ -43,9 +44,10 @@ def prepare(
     """
     sources, rejects = read_sources(config, workers=workers, progress=progress)
     settings = {name: value for name, value in asdict(config).items() if name in _STORED_SETTINGS}
-    identity = [settings, seed, _MARGIN, [(source.name, source.sha256) for source in sources]]
+    pieces = [(source.name, _content(source.piece, config.tags)) for source in sources]
+    identity = [settings, seed, _MARGIN, pieces]
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    if folder.exists():
+    if (folder / "manifest.json").exists():
         store = Store.open(folder)
         if store.manifest.get("fingerprint") != fingerprint:
             raise UserError(
@@ -72,6 +74,12 @@ def prepare(
     )
 
 
+def _content(piece: Piece, tags: tuple[str, ...]) -> str:
+    """Hash of all that becomes tokens."""
+    about = repr((piece.metres, piece.tempos, [piece.tags.get(tag) for tag in tags]))
+    return hashlib.sha256(piece.notes.tobytes() + about.encode()).hexdigest()
+
+
 def _versions(*packages: str) -> dict[str, str]:
     found = {}
     for package in packages:
@@ -85,30 +93,20 @@ def _versions(*packages: str) -> dict[str, str]:
 def read_sources(
     config: DataConfig, *, workers: int | None = None, progress: Progress | None = None
 ) -> tuple[list[Source], list[Reject]]:
-    """All pieces of a corpus with notes in them, and what was refused.
+    """All pieces of a corpus, and what was refused.
 
     Raises:
         UserError: As `prepare`.
     """
+    repeats = config.expand_repeats
     if config.corpus in CORPORA:
-        sources, rejects = read_corpus(
-            config.corpus,
-            expand_repeats=config.expand_repeats,
-            workers=workers,
-            progress=progress,
+        return read_corpus(
+            config.corpus, expand_repeats=repeats, workers=workers, progress=progress
         )
-    elif Path(config.corpus).is_dir():
-        sources, rejects = read_folder(
-            Path(config.corpus),
-            expand_repeats=config.expand_repeats,
-            workers=workers,
-            progress=progress,
-        )
-    elif "/" in config.corpus or "\\" in config.corpus or config.corpus.startswith("."):
-        raise UserError(f"corpus folder {config.corpus} does not exist")
-    else:
-        raise UserError(
-            f"unknown corpus {config.corpus!r}{nearest_name(config.corpus, list(CORPORA))}; "
-            f"named corpora are {', '.join(CORPORA)}; anything else must be an existing folder"
-        )
-    return sources, rejects
+    folder = Path(config.corpus)
+    if folder.exists() or folder.name != config.corpus:
+        return read_folder(folder, expand_repeats=repeats, workers=workers, progress=progress)
+    raise UserError(
+        f"unknown corpus {config.corpus!r}{nearest_name(config.corpus, list(CORPORA))}; "
+        f"named corpora are {', '.join(CORPORA)}; anything else must be an existing folder"
+    )

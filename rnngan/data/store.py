@@ -11,10 +11,11 @@ import csv
 import hashlib
 import io
 import json
+import math
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,16 +61,18 @@ class Store:
         """
         try:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            offsets = np.load(folder / "offsets.npy", allow_pickle=False)
-            tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
-            tokenizer = Events.from_json(manifest["tokenizer"])
+            offsets = np.array(np.lib.format.open_memmap(folder / "offsets.npy", mode="r"))
+            tokens = np.lib.format.open_memmap(folder / "tokens.npy", mode="r")
             if manifest["format"] != FORMAT:
                 raise ValueError(f"format {manifest['format']}, this version reads {FORMAT}")
+            tokenizer = Events.from_json(manifest["tokenizer"])
             if not (
                 tokens.dtype == np.uint16
+                and offsets.dtype == np.int64
                 and tokens.ndim == offsets.ndim == 1
-                and len(offsets) == len(manifest["pieces"]) + 1
-                and offsets[-1] == len(tokens)
+                and np.diff(offsets).tolist() == [p["tokens"] for p in manifest["pieces"]]
+                and (offsets[0], offsets[-1]) == (0, len(tokens))
+                and {p["split"] for p in manifest["pieces"]} <= set(SPLITS)
             ):
                 raise ValueError("tokens, offsets and manifest do not fit together")
         except FileNotFoundError as error:
@@ -77,8 +80,11 @@ class Store:
                 f"no prepared corpus in {folder} ({Path(error.filename).name} is missing); "
                 "make one with: rnngan prepare"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise UserError(f"the prepared corpus in {folder} is damaged: {error}") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"the prepared corpus in {folder} is damaged ({type(error).__name__}: {error}); "
+                "delete it and make it anew with: rnngan prepare"
+            ) from None
         return Store(
             folder=folder, tokenizer=tokenizer, tokens=tokens, offsets=offsets, manifest=manifest
         )
@@ -99,31 +105,35 @@ class Store:
             piece = self.tokenizer.decode(self.piece_tokens(i))
             entry = self.manifest["pieces"][i]
             tags = {**piece.tags, **entry["tags"], "source": entry["name"]}
-            found.append(
-                Piece(notes=piece.notes, metres=piece.metres, tempos=piece.tempos, tags=tags)
-            )
+            found.append(replace(piece, tags=tags))
         return found
 
 
 def melody_key(piece: Piece) -> str:
     """The same for pieces that are equal up to transposition, and hardly for others."""
     notes = piece.notes
-    pitch = notes["pitch"].astype(np.int16)
-    pitched = notes["program"] != DRUMS
-    if pitched.any():
-        pitch[pitched] -= pitch[pitched].min()
-    shape = np.stack([notes["start"] - notes["start"].min(initial=0), notes["end"], pitch])
-    shape[1] -= notes["start"]
-    return hashlib.sha256(np.ascontiguousarray(shape, dtype="<i4").tobytes()).hexdigest()
+    drum = notes["program"] == DRUMS
+    pitch = notes["pitch"].astype("<i4")
+    pitch -= np.where(drum, 0, pitch.min(initial=127, where=~drum))
+    start = notes["start"] - notes["start"][:1]
+    rows = np.stack([start, notes["end"] - notes["start"], pitch, drum], axis=1).astype("<i4")
+    # Not in the order of the notes: there drums and moving pitches change places.
+    return hashlib.sha256(np.unique(rows, axis=0).tobytes()).hexdigest()
 
 
 def split_by_group(
     groups: Sequence[str], *, validation_rate: float, test_rate: float, seed: int
 ) -> list[Split]:
-    """A split for every piece; pieces of one group stay together.
+    """A split for every piece; pieces of one group stay together, and no split is empty.
 
     Groups are dealt out in the order of a keyed hash, so that a piece more or less in the corpus
     moves few others.
+
+    Args:
+        groups: Of each piece, its group's name.
+        validation_rate: Wanted share of the pieces, above 0.
+        test_rate: Likewise.
+        seed: Of the hash.
 
     Raises:
         UserError: Too few groups for each split to get one.
@@ -136,21 +146,27 @@ def split_by_group(
             f"the corpus is too small to split: {len(sizes)} distinct pieces, at least 3 are "
             "needed for training, validation and test (20 or more make sense)"
         )
-    order = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
-    wanted = {
-        "test": max(1, round(test_rate * len(groups))) if test_rate else 0,
-        "validation": max(1, round(validation_rate * len(groups))) if validation_rate else 0,
+    wanted: dict[Split, float] = {
+        "test": test_rate * len(groups),
+        "validation": validation_rate * len(groups),
+        "train": math.inf,
     }
+    # The first ones dealt should not be larger than what a split wants.
+    order = sorted(
+        sizes,
+        key=lambda group: (
+            sizes[group] > max(1, min(wanted.values())),
+            hashlib.sha256(f"{seed}:{group}".encode()).digest(),
+        ),
+    )
     split_of: dict[str, Split] = {}
-    for group in order:
-        split: Split = "train"
-        if group != order[-1]:  # so that training is never left empty
-            if wanted["test"] > 0:
-                split = "test"
-            elif wanted["validation"] > 0:
-                split = "validation"
-        if split != "train":
-            wanted[split] -= sizes[group]
+    for place, group in enumerate(order):
+        if place < len(SPLITS):
+            split = list(wanted)[place]  # one group each, so that none stays empty
+        else:
+            # The first split that the group brings nearer to what it wants.
+            split = next(s for s, missing in wanted.items() if missing >= sizes[group] / 2)
+        wanted[split] -= sizes[group]
         split_of[group] = split
     return [split_of[group] for group in groups]
 
@@ -170,12 +186,12 @@ def write_store(
     """Tokenize, split and write a corpus; the folder appears whole or not at all.
 
     Args:
-        folder: Must not exist, or hold no more than an interrupted attempt.
+        folder: Must not exist, or be empty.
         sources: At least three distinct pieces.
         rejects: Listed in `rejects.csv`.
         tags: Keys of the tags that become tokens.
-        validation_rate: Share of the pieces.
-        test_rate: Share of the pieces.
+        validation_rate: Share of the pieces, above 0.
+        test_rate: Share of the pieces, above 0.
         seed: Of the split.
         margin: Semitones of room for transposition in the vocabulary.
         about: Further entries of the manifest, such as corpus, fingerprint and versions.
@@ -183,6 +199,7 @@ def write_store(
     Raises:
         UserError: Too few pieces, or the disk does not take them.
     """
+    folder = folder.resolve()
     tokenizer = Events.fit((source.piece for source in sources), tags=tags, margin=margin)
     encoded = [tokenizer.encode(source.piece) for source in sources]
     splits = split_by_group(
@@ -210,8 +227,7 @@ def write_store(
         ],
     }
     attempt = folder.with_name(f".{folder.name}.part")
-    if attempt.exists():
-        shutil.rmtree(attempt)
+    shutil.rmtree(attempt, ignore_errors=True)
     try:
         attempt.mkdir(parents=True)
         write_atomically(attempt / "tokens.npy", _npy(np.concatenate(encoded)))
@@ -239,4 +255,4 @@ def _rejects_csv(rejects: Sequence[Reject]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Reject._fields)
     writer.writerows(rejects)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="backslashreplace")

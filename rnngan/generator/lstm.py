@@ -40,13 +40,27 @@ class LSTMGenerator(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Forget gates begin open (Gers et al. 2000), so that early gradients reach far back."""
-        nn.init.normal_(self.embedding.weight, std=0.1)
+        """Weights that pass signals on at full strength from the first step.
+
+        torch's own, uniform in ±1/√hidden, leave a network of this size silent for its first
+        hundreds of updates. Recurrent matrices are orthogonal (Saxe et al. 2014), those of the
+        input by Glorot & Bengio 2010; forget gates begin open (Gers et al. 2000), so that early
+        gradients reach far back.
+        """
+        # A tied embedding is the output layer, too, whose logits must begin small.
+        nn.init.normal_(self.embedding.weight, std=0.1 if self.config.tied else 1.0)
         hidden = self.config.hidden_size
-        for name, bias in self.rnn.named_parameters():
-            if name.startswith("bias_ih"):
-                with torch.no_grad():
-                    bias[hidden : 2 * hidden] += 1
+        for name, weight in self.rnn.named_parameters():
+            if name.startswith("weight_hh"):
+                for gate in torch.split(weight.data, hidden):
+                    nn.init.orthogonal_(gate)
+            elif name.startswith("weight_ih"):
+                nn.init.xavier_uniform_(weight)
+            elif name.startswith("bias_ih"):
+                nn.init.zeros_(weight)
+                weight.data[hidden : 2 * hidden] = 1
+            else:
+                nn.init.zeros_(weight)
 
     def hidden(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Last layer's states `(batch, time, hidden)`, dropout applied, and the state to go on."""

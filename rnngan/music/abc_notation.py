@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 
-from rnngan.music.bars import Bar, WrittenNote, together
+from rnngan.music.bars import Bar, WrittenNote, is_metre, together
 
 # Counts of digits are bounded: Python refuses to read numbers of thousands of digits.
 _LENGTH = r"\d{0,5}/{0,5}\d{0,5}"
@@ -320,10 +320,8 @@ def _metre(value: str) -> tuple[int, int] | None:
     match = re.search(r"(\d{1,3}(?:\s*\+\s*\d{1,3})*)\s*\)?\s*/\s*(\d{1,3})", value)
     if match is None:
         return None
-    numerator = sum(int(part) for part in match[1].split("+"))
-    if not 1 <= numerator <= 64 or int(match[2]) not in (1, 2, 4, 8, 16, 32):
-        return None
-    return numerator, int(match[2])
+    metre = sum(int(part) for part in match[1].split("+")), int(match[2])
+    return metre if is_metre(*metre) else None
 
 
 def _unit(value: str) -> Fraction | None:

@@ -16,12 +16,17 @@ from typing import NamedTuple
 from rnngan.errors import RejectedFile
 from rnngan.music.midi import (
     MAX_NOTES,
-    MAX_QUARTERS,
     MAX_QUARTERS_PER_MINUTE,
     MAX_TRACKS,
     MIN_QUARTERS_PER_MINUTE,
 )
-from rnngan.music.piece import TICKS_PER_QUARTER, Piece, regular_metres, regular_tempos
+from rnngan.music.piece import (
+    MAX_QUARTERS,
+    TICKS_PER_QUARTER,
+    Piece,
+    regular_metres,
+    regular_tempos,
+)
 
 VELOCITY = 64
 
@@ -60,6 +65,11 @@ class Bar:
     starts_repeat: bool = False
     plays: int = 1
     ends_section: bool = False
+
+
+def is_metre(numerator: int, denominator: int) -> bool:
+    """Whether a `Piece` can be in this metre."""
+    return 1 <= numerator <= 64 and denominator in (1, 2, 4, 8, 16, 32)
 
 
 def together(voices: Sequence[Sequence[Bar]]) -> list[Bar]:
@@ -175,7 +185,7 @@ def lay_out(bars: Sequence[Bar], tags: Mapping[str, str], track_names: Sequence[
         opens = i == 0 or bar.starts_repeat or bars[i - 1].ends_section or bars[i - 1].plays > 1
         if bar.metre and bar.metre != metre:
             metre, room = bar.metre, Fraction(0)
-            size = Fraction(4 * metre[0], metre[1])
+            size = _size(metre)
             metres.append((_tick(edge), *metre))
         if opens and bar.length < size and len(bars) > 1:
             cursor = edge - bar.length
@@ -193,22 +203,24 @@ def lay_out(bars: Sequence[Bar], tags: Mapping[str, str], track_names: Sequence[
 
 
 def _with_true_metres(bars: Sequence[Bar]) -> list[Bar]:
-    """Where most bars under a metre neither fill nor divide it, they get the one that they fill."""
+    """Where most bars under a metre contradict it, it is the one that they fill."""
     lengths: dict[tuple[int, int] | None, Counter[Fraction]] = defaultdict(Counter)
     for bar in bars:
         lengths[bar.metre][bar.length] += 1
     true = {}
     for metre, counts in lengths.items():
         [(length, count)] = counts.most_common(1)
-        size = Fraction(4 * metre[0], metre[1]) if metre else None
-        fits = size and 1 in ((size / length).denominator, (length / size).denominator)
-        if not fits and 2 * count > counts.total():
-            whole = length / 4
-            denominator = max(whole.denominator, metre[1] if metre else 4)
-            numerator = whole * denominator
-            if denominator <= 32 and numerator.denominator == 1 and numerator <= 64:
+        if count > max(2, counts.total() // 2) and (not metre or length != _size(metre)):
+            denominator = max((length / 4).denominator, metre[1] if metre else 4)
+            numerator = length / 4 * denominator
+            if numerator.denominator == 1 and is_metre(int(numerator), denominator):
                 true[metre] = int(numerator), denominator
     return [replace(bar, metre=true.get(bar.metre, bar.metre)) for bar in bars]
+
+
+def _size(metre: tuple[int, int]) -> Fraction:
+    """Quarters in a bar."""
+    return Fraction(4 * metre[0], metre[1])
 
 
 def _tick(quarters: Fraction) -> int:

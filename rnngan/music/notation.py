@@ -1,7 +1,7 @@
 """Notation in: ABC by our own reader, MusicXML through music21.
 
-music21 reads ABC too, but of the traditional tunes in its own corpora it gets every fourth one
-wrong: accidentals end with their note, broken rhythm next to a slur or a bow mark is lost, and
+music21 reads ABC too, but of the traditional tunes in its own corpora it gets about every fourth
+wrong: accidentals end with their note, broken rhythm next to a slur or bow mark is lost, and
 so is a note before `::`.
 """
 
@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from rnngan.errors import RejectedFile, UserError
 from rnngan.music.abc_notation import read_tune, tags_of, tunes_in
-from rnngan.music.bars import Bar, WrittenNote, lay_out, played_out, together, written_once
+from rnngan.music.bars import (
+    Bar,
+    WrittenNote,
+    is_metre,
+    lay_out,
+    played_out,
+    together,
+    written_once,
+)
 from rnngan.music.piece import Piece
 
 if TYPE_CHECKING:
@@ -226,7 +234,8 @@ def _bars_of(part: Any, endings: Mapping[int, tuple[int, ...]], m21: Any) -> lis
     bars = []
     for measure in list(part.getElementsByClass(m21.stream.Measure)) or [part]:
         for signature in measure[m21.meter.TimeSignature]:
-            metre = signature.numerator, signature.denominator
+            if is_metre(signature.numerator, signature.denominator):
+                metre = signature.numerator, signature.denominator
         left: Any = getattr(measure, "leftBarline", None)
         right: Any = getattr(measure, "rightBarline", None)
         bars.append(

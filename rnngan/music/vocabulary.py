@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rnngan.errors import UserError
+
 Tokens = npt.NDArray[np.uint16]
 """Token ids, shape `(time,)`."""
 
@@ -22,6 +24,7 @@ PAD, START, CONTINUE, END = 0, 1, 2, 3
 """Ids that every vocabulary begins with: filling, the beginning of a piece, the beginning of an
 excerpt from its middle, and the end of the piece."""
 FRAME_TOKENS = ("Pad", "Start", "Continue", "End")
+MAX_TOKENS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Vocabulary:
     Raises:
         ValueError: It does not begin with the four frame tokens, names one twice, or the tokens of
             a kind do not stand together.
+        UserError: It has more tokens than 16 bits can number.
     """
 
     names: tuple[str, ...]
@@ -42,6 +46,11 @@ class Vocabulary:
             raise ValueError("a vocabulary names each token once")
         if sum(len(ids) for ids in self.ranges.values()) != len(self.names):
             raise ValueError("tokens of one kind must stand together")
+        if len(self.names) > MAX_TOKENS:
+            raise UserError(
+                f"a vocabulary has at most {MAX_TOKENS} tokens, got {len(self.names)}; "
+                "choose tags with fewer values"
+            )
 
     def __len__(self) -> int:
         return len(self.names)

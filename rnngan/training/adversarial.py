@@ -112,6 +112,7 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
     checkpoints = checkpoints_of(STAGE)
     resumed = checkpoints.latest() if resume else None
     step = resumed.step if resumed else 0
+    stopped = bool(resumed and resumed.state["stopped"])
     openings = TrainingBatches(
         store,
         batch_size=config.batch_size,
@@ -120,9 +121,10 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
         seed=seed_for(seed, "openings"),
         openings=True,
     )
+    updates = config.epochs * config.minibatches
     excerpts = TrainingBatches(
         store,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size // config.minibatches,
         max_length=run.config.data.max_length,
         transpose=run.config.data.transpose,
         seed=seed_for(seed, "excerpts"),
@@ -132,6 +134,10 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
         [store.piece_tokens(int(i))[: config.max_length] for i in store.indices("validation")]
     )
     held_out_pieces = store.pieces("validation")
+
+    def real_parts(step: int) -> list[Targets]:
+        first = step * updates
+        return [targets_of(excerpts.batch(first + i), grammar) for i in range(updates)]
 
     def validate() -> dict[str, float]:
         bits, num_tokens = held_out_likelihood(
@@ -143,7 +149,8 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
         }
 
     before = validate()["val_bits_per_token"]
-    with Monitor(run.folder, STAGE, step=step, say=progress.say) as monitor:
+    logged = step if resumed else -1
+    with Monitor(run.folder, STAGE, step=logged, say=progress.say) as monitor:
         monitor.show_config(run.config)
         if resumed:
             restore(players, resumed.model, resumed.state)
@@ -158,9 +165,10 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
                 monitor, players.generator, tokenizer, held_out_pieces,
                 step=0, max_length=config.max_length, seed=seed,
             )  # fmt: skip
-            checkpoints.save(0, _model(players, store, figures), _state(players), best=True)
+            state = _state(players, stopped=False)
+            checkpoints.save(0, _model(players, store, figures), state, best=True)
 
-        while step < config.steps:
+        while step < config.steps and not stopped:
             started = time.monotonic()
             reseed_torch(seed, STAGE, step)
             players.generator.eval()  # dropout would set the drawing and the learning policy apart
@@ -175,9 +183,8 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
                 num_parts=config.minibatches, precision=precision,
             )  # fmt: skip
             log |= update_generator(
-                players, parts, targets_of(excerpts.batch(step), grammar), config,
-                precision=precision, step=step,
-            )  # fmt: skip
+                players, parts, real_parts(step), config, precision=precision, step=step
+            )
             learned = time.monotonic()
             memory = _GATE_MEMORY
             players.smoothed_auc *= memory
@@ -218,15 +225,15 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
                     monitor, players.generator, tokenizer, held_out_pieces,
                     step=step, max_length=config.max_length, seed=seed,
                 )  # fmt: skip
-                sound = rise <= config.likelihood_rise
-                checkpoints.save(step, _model(players, store, figures), _state(players), best=sound)
-                if not sound:
+                stopped = rise > config.likelihood_rise
+                state = _state(players, stopped=stopped)
+                checkpoints.save(step, _model(players, store, figures), state, best=not stopped)
+                if stopped:
                     progress.say(
                         f"refinement stopped at step {step}: held-out likelihood {rise:.1%} worse "
                         f"than before, the limit is {config.likelihood_rise:.1%}; "
                         "the checkpoint before stands"
                     )
-                    break
     return checkpoints.read_best()
 
 
@@ -239,8 +246,9 @@ def _model(players: Players, store: Store, metrics: dict[str, float]) -> Model:
     )
 
 
-def _state(players: Players) -> dict[str, Any]:
+def _state(players: Players, *, stopped: bool) -> dict[str, Any]:
     return {
+        "stopped": stopped,
         "generator_optimizer": players.generator_optimizer.state_dict(),
         "discriminator_optimizer": players.discriminator_optimizer.state_dict(),
         "kl_weight": players.kl_weight,
@@ -321,19 +329,22 @@ def part_samples(
 def update_generator(
     players: Players,
     parts: list[Drawn],
-    real: Targets,
+    real: list[Targets],
     config: RefineConfig,
     *,
     precision: str,
     step: int,
 ) -> dict[str, float]:
-    """`epochs` passes over the samples, an update for each part; then the KL weight adapts."""
+    """`epochs` passes over the samples, an update for each part; then the KL weight adapts.
+
+    Every update mixes in the likelihood of real excerpts of its own.
+    """
     sums: dict[str, float] = {}
-    for _ in range(config.epochs):
-        for part in parts:
+    for epoch in range(config.epochs):
+        for part, excerpt in zip(parts, real[epoch * len(parts) :]):
             with autocast(precision):
                 log_probs = target_log_probs(players.generator, part.targets)
-                likelihood = negative_log_likelihood(players.generator, real)
+                likelihood = negative_log_likelihood(players.generator, excerpt)
             chosen = log_probs.gather(1, part.targets.tokens[:, None]).squeeze(1)
             surrogate = clipped_surrogate(
                 chosen, part.old_log_probs, part.advantages, clip=config.clip

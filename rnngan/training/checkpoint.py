@@ -252,11 +252,11 @@ class Checkpoints:
         model_path, state_path = self._paths(step)
         try:
             data = model_path.read_bytes()
-            packed = io.BytesIO(state_path.read_bytes())
+            packed = state_path.read_bytes()
             # torch writes a checksum beside every tensor and does not look at it again.
-            if wrong := zipfile.ZipFile(packed).testzip():
+            if wrong := zipfile.ZipFile(io.BytesIO(packed)).testzip():
                 raise ValueError(f"the checksum of {wrong} is wrong")
-            state = torch.load(packed, map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
             if state.pop("model_sha256") != hashlib.sha256(data).hexdigest():
                 raise ValueError("model and resume state are of different times")
         except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -70,12 +71,13 @@ class Monitor:
         if not self.path.exists():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
-            except ValueError:  # the last line of a run that was cut off
+                later = entry["stage"] == self.stage and entry["step"] > step
+            except (ValueError, KeyError, TypeError):  # what a crash left of a line
                 continue
-            if entry["stage"] != self.stage or entry["step"] <= step:
+            if not later:
                 kept.append(line + "\n")
         write_atomically(self.path, "".join(kept).encode())
 
@@ -83,7 +85,8 @@ class Monitor:
         try:
             write()
         except Exception as error:
-            self.say(f"TensorBoard cannot be written any more, going on without it: {error}")
+            reason = str(error) or type(error).__name__
+            self.say(f"TensorBoard cannot be written any more, going on without it: {reason}")
             self._writer = None
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -124,11 +127,12 @@ class Monitor:
         """Show pieces as piano roll and sound."""
         for i, piece in enumerate(pieces):
             if len(piece.notes) and self._writer is not None:
-                self.image(f"{name}/{i}", piano_roll_image(piece), step)
-                sound = synthesise(piece, _SAMPLE_RATE, max_seconds=_AUDIO_SECONDS)
-                self._add(
-                    "add_audio", f"{name}/{i}", sound[None, :], step, sample_rate=_SAMPLE_RATE
-                )
+                self._guarded(partial(self._show, f"{name}/{i}", piece, step))
+
+    def _show(self, name: str, piece: Piece, step: int) -> None:
+        self.image(name, piano_roll_image(piece), step)
+        sound = synthesise(piece, _SAMPLE_RATE, max_seconds=_AUDIO_SECONDS)
+        self._add("add_audio", name, sound[None, :], step, sample_rate=_SAMPLE_RATE)
 
     def _add(self, method: str, *arguments: Any, **options: Any) -> None:
         if self._writer is not None:

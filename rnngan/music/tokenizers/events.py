@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rnngan.music.piece import DRUMS, NOTE, TICKS_PER_QUARTER, Metre, Notes, Piece, Tempo
+from rnngan.music.piece import DRUMS, NOTE, TICKS_PER_QUARTER, Metre, Piece, Tempo
 from rnngan.music.vocabulary import (
     CONTINUE,
     END,
@@ -42,7 +42,7 @@ _TEMPOS = tuple(round(30 * 2 ** (i / 4)) for i in range(13))  # 30 to 240, a qua
 
 def _grid() -> npt.NDArray[np.int64]:
     """Ticks of a 32nd or a 16th triplet, up to two quarters; ever coarser beyond."""
-    ticks: npt.NDArray[np.int64] = np.arange(_LONGEST + 1)
+    ticks = np.arange(_LONGEST + 1)
     fine = (ticks % 3 == 0) | (ticks % 4 == 0)
     eighths = (ticks % 6 == 0) | (ticks % 8 == 0)
     quarter = TICKS_PER_QUARTER
@@ -52,7 +52,7 @@ def _grid() -> npt.NDArray[np.int64]:
         | ((ticks % 12 == 0) & (ticks <= 8 * quarter))
         | (ticks % quarter == 0)
     )
-    return ticks[has_token]
+    return np.asarray(ticks[has_token])
 
 
 DURATIONS = _grid()[1:]
@@ -71,10 +71,15 @@ class EventsConfig:
     Attributes:
         metres: Time signatures with a token, as `6/8`.
         lowest, highest: Pitches with a token, inclusive.
-        programs: Programs with a token; for one alone no token is spent. 128 is the drum kit.
+        programs: Programs with a token, ascending; 128 is the drum kit. For one alone, other than
+            the kit, no token is spent.
         velocities: Velocities with a token, ascending; for one alone no token is spent.
-        tempos: Tempos with a token, quarters per minute; for one alone no token is spent.
-        tags: Tag tokens at the head, `key=value`; a piece that lacks a key gets `key=`.
+        tempos: Quarters per minute with a token, ascending; for one alone no token is spent.
+        tags: Tag tokens at the head, `key=value`; a piece that lacks a key, or has another value,
+            gets `key=`, which every key needs.
+
+    Raises:
+        ValueError: One of these rules is broken.
     """
 
     metres: tuple[str, ...]
@@ -90,14 +95,30 @@ class EventsConfig:
             raise ValueError("metres, programs, velocities and tempos need at least one value each")
         if not 0 <= self.lowest <= self.highest <= 127:
             raise ValueError(f"need 0 <= lowest <= highest <= 127, got {self.lowest, self.highest}")
+        for name in ("programs", "velocities", "tempos"):
+            values = getattr(self, name)
+            if list(values) != sorted(set(values)):
+                raise ValueError(f"{name} must ascend, got {values}")
+        for tag in self.tags:
+            if tag.split("=", 1)[0] + "=" not in self.tags:
+                raise ValueError(f"tag {tag!r} needs one of its key without a value beside it")
 
 
 class Events:
     """Tokenizer between `Piece` and event tokens.
 
-    Encoding moves onsets and lengths to the nearest grid point (32nds and 16th triplets), gives
-    every note the nearest velocity and tempo that have a token, and leaves out notes whose pitch,
-    program or metre has none.
+    What encoding changes in a piece:
+
+    - Onsets and lengths move to the nearest grid point: onsets to 32nds and 16th triplets, lengths
+      to `DURATIONS`, no longer than 16 quarters; drums last a 16th. A program is one voice per
+      pitch (`Piece.tidied`), whatever track its notes are on.
+    - Velocities and tempos become the nearest that have a token. A change of tempo moves to the
+      beginning of its bar, and of several in a bar the last stands.
+    - Notes whose pitch or program has no token are left out. So are metres: the one before goes on.
+    - A bar that a change of metre cuts short is filled up with silence, so that what follows keeps
+      its place in the bar but comes later.
+
+    To encode what was decoded changes nothing more.
     """
 
     name = "events"
@@ -144,15 +165,19 @@ class Events:
             margin: Semitones kept free on both sides for transposition.
             velocity_bins: Most velocities to tell apart; where the corpus has more, so many
                 quantiles stand for them.
+
+        Raises:
+            ValueError: There are no pieces.
         """
         metres: Counter[str] = Counter()
         programs: set[int] = set()
         velocities: list[npt.NDArray[Any]] = []
         tempos: Counter[float] = Counter()
-        values: set[str] = set()
+        values = {f"{key}=" for key in tags}
         low, high = 127, 0
         for piece in pieces:
-            metres.update(metre.name for metre in piece.metres)
+            # A bar longer than that is a slip of the writing program, and its grammar is huge.
+            metres.update(m.name for m in piece.metres if m.ticks_per_bar <= _LONGEST)
             programs.update(np.unique(piece.notes["program"]).tolist())
             velocities.append(piece.notes["velocity"])
             tempos.update(tempo.quarters_per_minute for tempo in piece.tempos)
@@ -160,7 +185,7 @@ class Events:
             if len(piece.pitched):
                 low = min(low, int(piece.pitched["pitch"].min()))
                 high = max(high, int(piece.pitched["pitch"].max()))
-        if not metres:
+        if not velocities:
             raise ValueError("cannot fit a tokenizer to no pieces")
         if low > high:  # drums alone
             low = high = 60
@@ -174,7 +199,7 @@ class Events:
             kept_tempos = tuple(sorted(tempos))
         return Events(
             EventsConfig(
-                metres=tuple(sorted(metres, key=lambda name: (-metres[name], name))),
+                metres=tuple(sorted(metres, key=lambda name: (-metres[name], name))) or ("4/4",),
                 lowest=max(0, low - margin),
                 highest=min(127, high + margin),
                 programs=tuple(sorted(programs)) or (0,),
@@ -195,14 +220,14 @@ class Events:
         Raises:
             ValueError: The data describes another tokenizer or none.
         """
-        fields: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
-        }
-        if fields.pop("name", None) != Events.name:
-            raise ValueError(f"not an events tokenizer: {data.get('name')!r}")
         try:
+            fields: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
+            }
+            if (name := fields.pop("name", None)) != Events.name:
+                raise ValueError(f"not an events tokenizer: {name!r}")
             return Events(EventsConfig(**fields))
-        except TypeError as error:
+        except (TypeError, AttributeError) as error:
             raise ValueError(f"damaged tokenizer description: {error}") from None
 
     def encode(self, piece: Piece) -> Tokens:
@@ -219,15 +244,16 @@ class Events:
         bar_rows[:, 0] = self.bar
         metres = [(metre.tick, index[f"Metre_{metre.name}"]) for metre in piece.metres]
         tempos = [
-            (tempo.tick, index.get(f"Tempo_{tempo.quarters_per_minute}")) for tempo in piece.tempos
+            (tempo.tick, index[f"Tempo_{tempo.quarters_per_minute}"])
+            for tempo in piece.tempos
+            if "Tempo" in first
         ]
         for column, changes in ((1, metres), (2, tempos)):
-            for tick, token in changes:
-                bar = int(np.searchsorted(lines, tick))
-                if tick == 0 and token is not None:
-                    head.append(token)
-                elif bar < num_bars:
-                    bar_rows[bar, column] = token
+            head += [token for _, token in changes[:1]]
+            for tick, token in changes[1:]:
+                at = int(np.searchsorted(lines, tick))
+                if at < num_bars:
+                    bar_rows[at, column] = token
 
         notes = piece.notes
         drum = notes["program"] == DRUMS
@@ -239,12 +265,13 @@ class Events:
         rows[:, 0] = np.where(np.diff(notes["start"], prepend=-1) > 0, position, -1)
         if "Program" in first:
             rows[:, 1] = first["Program"] + np.searchsorted(config.programs, notes["program"])
-        rows[:, 2] = first["Pitch"] + notes["pitch"].astype(int) - config.lowest
+        pitch = notes["pitch"].astype(int)
+        rows[:, 2] = first["Pitch"] + pitch - config.lowest
         # A note cut short by the next on its pitch must not reach into it: take the length below.
         length = np.searchsorted(DURATIONS, notes["end"] - notes["start"], side="right") - 1
         rows[:, 3] = first["Duration"] + np.maximum(length, 0)
         if "Drum" in first:
-            rows[drum, 2] = first["Drum"] + notes["pitch"][drum]
+            rows[drum, 2] = first["Drum"] + pitch[drum]
             rows[drum, 3] = -1
         if "Velocity" in first:
             rows[:, 4] = first["Velocity"] + np.searchsorted(config.velocities, notes["velocity"])

@@ -1,0 +1,171 @@
+"""How fast the networks are on this machine: `python benchmarks/training.py --out training.md`.
+
+Two ways of doing the same work take turns, A B A B, in one process, so that whatever else the
+machine does meets both; what counts is the median over the turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from rnngan.config import GeneratorConfig
+from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.sampling import sample, uniforms
+from rnngan.layers import BFLOAT16_IS_FAST
+from rnngan.music.tokenizers.events import Events, EventsConfig
+from rnngan.music.vocabulary import END, START, Grammar
+
+HIDDEN_SIZES = (256, 512)
+BATCH_SIZES = (1, 16, 64, 256, 1024)
+
+
+def machine() -> str:
+    """What the numbers were measured on."""
+    return "\n".join(
+        [
+            f"- processor: {processor()}, {torch.get_num_threads()} threads",
+            f"- bfloat16 products: {'yes' if BFLOAT16_IS_FAST else 'no'}",
+            f"- Python {platform.python_version()}, torch {torch.__version__}",
+            f"- date: {date.today().isoformat()}",
+        ]
+    )
+
+
+def processor() -> str:
+    """Model of the processor, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def interleaved(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds that each work took in each of `repeats` turns, after one turn to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(repeats + 1):
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def median_ratio(slow: list[float], fast: list[float]) -> float:
+    """Median over the turns of how many times faster the second was."""
+    return statistics.median(a / b for a, b in zip(slow, fast))
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Markdown."""
+    lines = [header, ["---:"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def plain_samples(generator: LSTMGenerator, num: int, length: int) -> torch.Tensor:
+    """The usual loop: a step of `nn.LSTM`, softmax, multinomial; no grammar."""
+    tokens = torch.full((num, length), START)
+    state = None
+    with torch.inference_mode():
+        for position in range(1, length):
+            logits, state = generator.step(tokens[:, position - 1], state)
+            tokens[:, position] = torch.multinomial(logits.softmax(-1), 1).squeeze(1)
+    return tokens
+
+
+def endless(grammar: Grammar) -> Grammar:
+    """The grammar without End, so that every piece has the same length."""
+    next_state = grammar.next_state.copy()
+    next_state[:, END] = -1
+    return Grammar(next_state)
+
+
+def sampling(length: int, repeats: int) -> str:
+    """Table of the time per token position of a batch, plain loop against `sample`."""
+    tokenizer = Events(
+        EventsConfig(
+            metres=("4/4", "3/4", "6/8"),
+            lowest=48,
+            highest=96,
+            velocities=tuple(range(16, 128, 16)),
+            tempos=(80.0, 120.0, 160.0),
+        )
+    )
+    grammar = endless(tokenizer.grammar)
+    vocab_size = len(tokenizer.vocabulary)
+    rows = []
+    for hidden_size in HIDDEN_SIZES:
+        torch.manual_seed(0)
+        config = GeneratorConfig(hidden_size=hidden_size, embedding_size=128, num_layers=2)
+        generator = LSTMGenerator(config, vocab_size).eval()
+        for num in BATCH_SIZES:
+            draws = uniforms(0, range(num), length)
+            works: dict[str, Callable[[], object]] = {
+                "plain": lambda: plain_samples(generator, num, length),
+                "float32": lambda: sample(generator, grammar, draws, precision="float32"),
+                "auto": lambda: sample(generator, grammar, draws),
+            }
+            seconds = interleaved(works, repeats)
+            per_step = {k: statistics.median(v) / (length - 1) * 1e6 for k, v in seconds.items()}
+            rows.append(
+                [
+                    str(hidden_size),
+                    str(num),
+                    *(f"{per_step[name]:,.0f}" for name in works),
+                    f"{median_ratio(seconds['plain'], seconds['float32']):.1f}",
+                    f"{median_ratio(seconds['plain'], seconds['auto']):.1f}",
+                    f"{num / per_step['auto'] * 1e6:,.0f}",
+                ]
+            )
+            print(f"sampling: hidden {hidden_size}, batch {num} done", flush=True)
+    header = [
+        "hidden",
+        "batch",
+        "plain, µs",
+        "float32, µs",
+        "auto, µs",
+        "plain / float32",
+        "plain / auto",
+        "tokens/s, auto",
+    ]
+    return "\n".join(
+        [
+            "## Sampling",
+            "",
+            f"{length} tokens, vocabulary of {vocab_size}, embedding of 128, two layers; time per "
+            "token position of the whole batch. Plain is `nn.LSTM` one step at a time in float32 "
+            "with softmax and multinomial and no grammar; the others are "
+            "`rnngan.generator.sampling.sample` with the grammar, setting up included. Ratios are "
+            f"medians over {repeats} turns.",
+            "",
+            table(header, rows),
+        ]
+    )
+
+
+def main() -> None:
+    """Run all and print, or write, the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, help="Markdown file to write")
+    parser.add_argument("--length", type=int, default=256, help="tokens per sample")
+    parser.add_argument("--repeats", type=int, default=7, help="turns of each way")
+    arguments = parser.parse_args()
+    parts = ["# Speed", machine(), sampling(arguments.length, arguments.repeats)]
+    report = "\n\n".join(parts) + "\n"
+    print(report)
+    if arguments.out:
+        arguments.out.write_text(report, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

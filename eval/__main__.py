@@ -1,0 +1,190 @@
+"""Compare generated music with real music, from the command line.
+
+python -m eval REAL FAKE [FAKE2 ...] --out DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from rnngan.errors import UserError
+
+if TYPE_CHECKING:
+    from eval.pieces import Side, Track
+
+Item = TypeVar("Item")
+
+SECONDS_BETWEEN_LINES = 5.0
+"""Progress where there is no terminal."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see python -m eval --help")
+
+
+class _ListMetrics(argparse.Action):
+    """Prints the features and leaves, as `--help` does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from eval.features import FEATURES
+
+        width = max(map(len, FEATURES))
+        for feature in FEATURES.values():
+            print(f"{feature.name:{width}}  {feature.group:9}  {feature.unit}")
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m eval",
+        description="Compare generated music with real music, feature by feature: distances with "
+        "intervals, real against real, permutation tests, copying, pictures.",
+        epilog="A side is a folder or zip file of MIDI files, a text file with one path a line, a "
+        "prepared corpus (its test split), or a run (its corpus as REAL, its samples as FAKE).",
+    )
+    parser.add_argument("real", metavar="REAL", type=Path, help="real music, best held out")
+    parser.add_argument("fakes", metavar="FAKE", type=Path, nargs="+", help="generated music")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the report")
+    parser.add_argument(
+        "--training",
+        type=Path,
+        help="music the generator learnt from, to measure copying; the train split of REAL if "
+        "that is a corpus or a run",
+    )
+    parser.add_argument("--metrics", help="groups or features, such as pitch,rhythm; default: all")
+    parser.add_argument("--list-metrics", action=_ListMetrics, nargs=0, help="list them and leave")
+    parser.add_argument("--limit", type=int, help="at most so many pieces of each side")
+    parser.add_argument("--seed", type=int, default=0, help="of all resampling (default: 0)")
+    parser.add_argument(
+        "--resamples", type=int, default=1000, help="of bootstrap and band (default: 1000)"
+    )
+    parser.add_argument(
+        "--permutations", type=int, default=5000, help="of the test (default: 5000)"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 if all went well, 2 on bad input, 130 when interrupted."""
+    try:
+        arguments = _parser().parse_args(argv)
+        _run(arguments, sys.argv[1:] if argv is None else argv)
+    except (UserError, OSError) as error:
+        print(f"eval: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("eval: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
+    from rich.console import Console
+
+    from eval.evaluate import evaluate
+    from eval.features import select
+    from eval.pieces import corpus_of, load_side
+    from eval.report import make_folder, terminal_table, write_report
+    from eval.wording import summary
+
+    if arguments.seed < 0:
+        raise UserError(f"seed must not be negative, got {arguments.seed}")
+    metrics = select(arguments.metrics) if arguments.metrics is not None else None
+    make_folder(arguments.out)
+    progress = Console(stderr=True)
+    track = _bar(progress) if progress.is_terminal else _lines
+
+    def load(path: Path) -> Side:
+        return load_side(path, limit=arguments.limit, track=track)
+
+    real = load(arguments.real)
+    training_path = arguments.training or corpus_of(arguments.real)
+    training = (
+        load_side(training_path, split="train", track=track) if training_path is not None else None
+    )
+    sides = _named_apart([real, *(load(_samples(path)) for path in arguments.fakes)])
+    evaluation = evaluate(
+        sides[0],
+        sides[1:],
+        training=training,
+        metrics=metrics,
+        seed=arguments.seed,
+        resamples=arguments.resamples,
+        permutations=arguments.permutations,
+        track=track,
+    )
+    written = write_report(evaluation, arguments.out, command=shlex.join(["eval", *argv]))
+
+    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    console.print(terminal_table(evaluation))
+    for warning in evaluation.warnings:
+        console.print(f"Note: {warning}.", markup=False)
+    for side in evaluation.fakes:
+        console.print(*summary(evaluation, side), sep="\n", markup=False)
+    names = ", ".join(path.name for path in written)
+    console.print(f"Wrote to {arguments.out}: {names}", markup=False, soft_wrap=True)
+
+
+def _samples(path: Path) -> Path:
+    """What a generated side's path stands for: of a run, its samples."""
+    from eval.pieces import is_run
+
+    if not is_run(path):
+        return path
+    if not (path / "samples").is_dir():
+        raise UserError(f"the run {path} has no samples yet; make some with: rnngan generate")
+    return path / "samples"
+
+
+def _named_apart(sides: Sequence[Side]) -> list[Side]:
+    """Sides whose names differ: by their parent folders, or by numbers."""
+    from dataclasses import replace
+
+    names = [side.name for side in sides]
+    if len(set(names)) < len(names):
+        names = ["/".join(Path(side.path).resolve().parts[-2:]) for side in sides]
+    seen: dict[str, int] = {}
+    for i, name in enumerate(names):
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] > 1:
+            names[i] = f"{name} ({seen[name]})"
+    return [replace(side, name=name) for side, name in zip(sides, names)]
+
+
+def _bar(console: object) -> Track:
+    from rich.console import Console
+    from rich.progress import track
+
+    assert isinstance(console, Console)
+
+    def show(items: Sequence[Item], label: str) -> Iterable[Item]:
+        return track(items, label, console=console, transient=True)
+
+    return show
+
+
+def _lines(items: Sequence[Item], label: str) -> Iterator[Item]:
+    """A line at the beginning and every few seconds."""
+    print(f"{label}: {len(items)}", file=sys.stderr)
+    last = time.monotonic()
+    for done, item in enumerate(items):
+        if time.monotonic() - last > SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            print(f"{label}: {done} of {len(items)}", file=sys.stderr)
+        yield item
+
+
+if __name__ == "__main__":
+    # The matrix products are small: threads would only wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What a run has reached: likelihood and music of each stage against held-out music."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from rich.console import Console
+
+from eval.evaluate import Evaluation, evaluate
+from eval.pieces import Side
+from eval.report import terminal_table, write_report
+from rnngan.config import RunConfig
+from rnngan.data.store import Store
+from rnngan.generate import generate
+from rnngan.progress import Say
+from rnngan.training.baselines import report_likelihoods
+from rnngan.training.checkpoint import Checkpoints, Model
+from rnngan.training.monitor import Monitor
+from rnngan.training.run import Run
+from rnngan.training.seeds import seed_for
+
+STAGE_NAMES = {"pretrain": "pretrained", "refine": "refined"}
+
+
+def best_models(run: Run, *, say: Say) -> dict[str, Model]:
+    """The best model of each stage that the run has been through, by name."""
+    return {
+        name: Checkpoints(run.checkpoints, stage, keep=1, say=say).read_best()
+        for stage, name in STAGE_NAMES.items()
+        if run.has_begun(stage)
+    }
+
+
+def generated_sides(models: dict[str, Model], config: RunConfig) -> list[Side]:
+    """The same number of pieces of every model, drawn with the same random numbers."""
+    return [
+        Side(
+            name=name,
+            pieces=tuple(
+                generate(
+                    model,
+                    num=config.output.num_evaluated,
+                    seed=seed_for(config.seed, "evaluation"),
+                    temperature=config.output.temperature,
+                )
+            ),
+        )
+        for name, model in models.items()
+    ]
+
+
+def evaluate_stages(run: Run, store: Store, *, say: Say) -> Evaluation:
+    """Measure, print, and write `likelihood.json` and `report/`; TensorBoard gets the table, too.
+
+    Raises:
+        UserError: The run has no model yet, or the disk takes no more.
+    """
+    models = best_models(run, say=say)
+    report_likelihoods(run, store, models, say=say)
+    evaluation = evaluate(
+        Side(name="held-out", pieces=tuple(store.pieces("test"))),
+        generated_sides(models, run.config),
+        training=Side(name="training", pieces=tuple(store.pieces("train"))),
+        seed=run.config.seed,
+    )
+    console = Console()
+    for side in evaluation.fakes:
+        console.print(terminal_table(evaluation, side))
+    write_report(evaluation, run.folder / "report", command=shlex.join(sys.argv))
+    with Monitor(run.folder, "report", step=-1, say=say) as monitor:
+        monitor.show_config(run.config)
+        monitor.text("evaluation", markdown_table(evaluation))
+        monitor.scalars(0, {f"evaluation/{k}": v for k, v in evaluation.flat().items()})
+    return evaluation
+
+
+def markdown_table(evaluation: Evaluation) -> str:
+    """The evaluation, one line per feature and side."""
+    lines = [
+        "| feature | side | held-out | generated | distance | real against real | p | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in evaluation.rows:
+        low, high = row.distance.band
+        lines.append(
+            f"| {row.column.name} | {row.side} | {row.real.mean:.4g} | {row.fake.mean:.4g} "
+            f"| {row.distance.value:.4g} | {low:.4g} to {high:.4g} | {row.p_corrected:.3g} "
+            f"| {row.verdict} |"
+        )
+    return "\n".join(lines)
