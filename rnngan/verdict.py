@@ -10,6 +10,7 @@ from rich.console import Console
 from eval.evaluate import Evaluation, evaluate
 from eval.pieces import Side
 from eval.report import terminal_table, write_report
+from eval.wording import summary
 from rnngan.config import RunConfig
 from rnngan.data.store import Store
 from rnngan.generate import generate
@@ -64,9 +65,10 @@ def evaluate_stages(run: Run, store: Store, *, say: Say) -> Evaluation:
         training=Side(name="training", pieces=tuple(store.pieces("train"))),
         seed=run.config.seed,
     )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    console.print(terminal_table(evaluation))
     for side in evaluation.fakes:
-        console.print(terminal_table(evaluation, side))
+        console.print(*summary(evaluation, side), sep="\n", markup=False)
     write_report(evaluation, run.folder / "report", command=shlex.join(sys.argv))
     with Monitor(run.folder, "report", step=-1, say=say) as monitor:
         monitor.show_config(run.config)
