@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -74,8 +74,8 @@ class GenerateOptions:
     """Divides the logits; below 1 is safer, above 1 is wilder."""
     seed: int = 0
     """The same seed gives the same bytes."""
-    stage: str | None = None
-    """Model of this stage of the run, pretrain or refine; the last one by default."""
+    stage: Literal["pretrain", "refine"] | None = None
+    """Model of this stage of the run; the last one by default."""
     out: Path = Path("generated")
     """Folder for the MIDI and WAV files."""
     wav: bool = True

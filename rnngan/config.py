@@ -64,6 +64,7 @@ class DataConfig:
     """Tokens of a training excerpt; longer pieces are cut at a bar line, at random."""
 
     def __post_init__(self) -> None:
+        _require(self, "corpus", bool, "the name of a corpus, or a folder")
         _require(
             self,
             "tags",
@@ -142,7 +143,7 @@ class PretrainConfig:
     """After the warm-up: a cosine to a hundredth, or halved when validation stops improving."""
     weight_decay: float = 0.01
     """AdamW's, on matrices only."""
-    gradient_clip: float = 1.0
+    gradient_clip: float = 0.25
     """Largest norm of the gradient."""
     validate_every: int = 100
     """Updates from one validation, and checkpoint, to the next."""

@@ -108,7 +108,7 @@ def sample(
             )
 
     device = generator.output.weight.device
-    numbers = torch.from_numpy(np.ascontiguousarray(draws.T, dtype=np.float32)).to(device)
+    numbers = torch.tensor(draws.T[..., None], dtype=torch.float32, device=device)
     # Made outside of inference mode, so that the samples may be trained on.
     tokens = torch.full((num, max_length), PAD, device=device)
     tokens[:, : len(prefix)] = torch.tensor(prefix, device=device)
@@ -125,7 +125,9 @@ def sample(
         while len(rows) and time < max_length:
             block = []
             for number in numbers[time : time + _BLOCK].index_select(1, rows):
-                logits = stepper.step(latest).div_(max(temperature, _COLDEST))
+                logits = stepper.step(latest)
+                if temperature != 1:
+                    logits.div_(max(temperature, _COLDEST))
                 latest = chooser.draw(logits, number)
                 block.append(latest)
             if not logits.isfinite().all():
@@ -165,11 +167,11 @@ def _after_prefix(grammar: Grammar, prefix: Sequence[int], bar: int | None) -> t
 class _Chooser:
     """Draws by inverting the distribution function, and follows the grammar's state.
 
-    Rounding can put a random number just beyond a token's share. So the number found is looked up
-    in a table of the next allowed token (the last one, if there is none after it): what comes out
-    is allowed whatever the arithmetic did.
+    Rounding can put a random number just beyond a token's share. So the token found is looked up
+    in a table of the next allowed one (the last, if there is none after it): what comes out is
+    allowed whatever the arithmetic did.
 
-    With `num_bars` every state stands in the tables twice: as it is before the last bar is open,
+    With `num_bars` every state has two rows in the tables: as it is before the last bar is open,
     without End, and then once more without Bar.
     """
 
@@ -182,34 +184,29 @@ class _Chooser:
         num_open: int,
     ) -> None:
         allowed = grammar.allowed
-        num_states, vocab_size = allowed.shape
+        self._num_states, self._vocab_size = allowed.shape
         if num_bars is not None:
             allowed = np.concatenate([_without(allowed, END), _without(allowed, bar)])
-        token = _next_allowed(allowed)
-        state_rows = np.arange(len(allowed))[:, None] % num_states
-        following = grammar.next_state[state_rows, token]
-
         device = state.device
-        self._mask = torch.from_numpy(np.where(allowed, np.float32(0), -np.float32(np.inf)))
-        self._mask = self._mask.to(device)
-        self._token = torch.from_numpy(token.ravel()).to(device)
-        self._following = torch.from_numpy(following.ravel()).to(device)
-        self._num_slots = vocab_size + 1
-        self._num_states = num_states
+        forbidden = torch.from_numpy(~allowed).to(device)
+        self._mask = torch.zeros(allowed.shape, device=device).masked_fill_(forbidden, -torch.inf)
+        self._next_allowed = torch.from_numpy(_next_allowed(allowed).ravel()).to(device)
+        self._next_state = torch.from_numpy(grammar.next_state.ravel()).to(device)
         self._bar, self._num_bars = bar, num_bars
         self._state = state
         self._num_open = torch.full_like(state, num_open)
 
     def draw(self, logits: Tensor, numbers: Tensor) -> Tensor:
-        """Tokens `(batch,)` from logits `(batch, vocab)` and numbers in [0, 1) `(batch,)`."""
+        """Tokens `(batch,)` from logits `(batch, vocab)` and numbers in [0, 1), `(batch, 1)`."""
         row = self._state
         if self._num_bars is not None:
             row = row + self._num_states * (self._num_open >= self._num_bars)
         cdf = self._mask.index_select(0, row).add_(logits).softmax(-1).cumsum(-1)
-        found = torch.searchsorted(cdf, numbers[:, None], right=True).squeeze(1)
-        slot = torch.add(found, row, alpha=self._num_slots)
-        token = self._token.index_select(0, slot)
-        self._state = self._following.index_select(0, slot)
+        found = torch.searchsorted(cdf, numbers, right=True).squeeze(1)
+        slot = torch.add(row, found, alpha=len(self._mask))
+        token = self._next_allowed.index_select(0, slot)
+        move = torch.add(token, self._state, alpha=self._vocab_size)
+        self._state = self._next_state.index_select(0, move)
         if self._num_bars is not None:
             self._num_open += token == self._bar
         return token
@@ -228,11 +225,10 @@ def _without(allowed: npt.NDArray[np.bool_], token: int | None) -> npt.NDArray[n
 
 
 def _next_allowed(allowed: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """First allowed token from each on, `(states, vocab + 1)`; the last allowed where none is."""
-    vocab_size = allowed.shape[1]
-    tokens = np.arange(vocab_size)
-    last = np.where(allowed, tokens, -1).max(axis=1, keepdims=True)
-    following = np.where(allowed, tokens, vocab_size)
-    following = np.minimum.accumulate(following[:, ::-1], axis=1)[:, ::-1]
-    following = np.where(following < vocab_size, following, last)
-    return np.concatenate([following, last], axis=1)
+    """First allowed token from each on, the last one where none is: `(vocab + 1, states)`."""
+    num_states, vocab_size = allowed.shape
+    table = np.empty((vocab_size + 1, num_states), dtype=np.int64)
+    table[-1] = vocab_size - 1 - allowed[:, ::-1].argmax(axis=1)
+    for token in reversed(range(vocab_size)):
+        table[token] = np.where(allowed[:, token], token, table[token + 1])
+    return table

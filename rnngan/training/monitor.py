@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,7 @@ class Monitor:
         )
 
     def __enter__(self) -> Monitor:
+        self._usual_hook, threading.excepthook = threading.excepthook, self._thread_failed
         return self
 
     def __exit__(
@@ -66,6 +68,15 @@ class Monitor:
     ) -> None:
         if self._writer is not None:
             self._guarded(self._writer.close)
+        threading.excepthook = self._usual_hook
+
+    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
+        """TensorBoard writes in a thread of its own; what stops it there surfaces at a later write.
+
+        Without this the thread's traceback would be printed as well.
+        """
+        if not isinstance(failure.exc_value, OSError):
+            self._usual_hook(failure)
 
     def _drop_after(self, step: int) -> None:
         if not self.path.exists():

@@ -48,6 +48,7 @@ def optimizer_of(
             {"params": vectors, "weight_decay": 0.0},
         ],
         lr=learning_rate,
+        betas=(0.9, 0.99),
         fused=True,
     )
 

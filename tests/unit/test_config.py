@@ -24,6 +24,7 @@ from rnngan.errors import UserError
 
 NAMES = st.text(min_size=1).filter(lambda text: "=" not in text)
 NARROWER = {
+    (DataConfig, "corpus"): st.text(min_size=1),
     (DataConfig, "tags"): st.lists(NAMES, max_size=3).map(tuple),
     (DataConfig, "transpose"): st.integers(0, 12),
     (RefineConfig, "batch_size"): st.integers(4, 1000).map(lambda quarter: 4 * quarter),
@@ -146,6 +147,7 @@ def test_what_does_not_exist_or_has_another_type(data, message):
         ("data", {"test_rate": 0.0}, "data.test_rate must be above 0 and below 1"),
         ("data", {"validation_rate": 1.0}, "data.validation_rate must be above 0 and below 1"),
         ("data", {"validation_rate": 0.5, "test_rate": 0.5}, "data.test_rate must be below 0.5"),
+        ("data", {"corpus": ""}, "data.corpus must be the name of a corpus, or a folder, got ''"),
         ("data", {"tags": ("a=b",)}, "data.tags must be names without an equals sign"),
         ("data", {"tags": ("",)}, "data.tags must be names"),
         ("generator", {"hidden_size": 0}, "generator.hidden_size must be above 0, got 0"),

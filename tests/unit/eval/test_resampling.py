@@ -168,6 +168,11 @@ class TestIntervals:
             covered += low <= move <= high
         assert covered >= 52  # 95 % of 60 is 57; fewer than 52 happens once in 500 suites
 
+    def test_move_down_by_the_bias_that_the_bootstrap_shows(self):
+        resampled = np.linspace(1, 2, 101)  # 1.025 to 1.975 in the middle, 0.5 above the estimate
+        interval = resampling.interval_of_distance(1.0, resampled, sees_difference=True)
+        assert interval == pytest.approx((0.025, 1.475))
+
     def test_bare_percentiles_never_reach_a_distance_of_0(self, rng):
         pooled = rng.normal(size=50)
         resampled = resampling.set_distances(pooled, resampling.bootstrap(rng, 25, 25, 500))

@@ -1,5 +1,7 @@
 import json
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -192,3 +194,24 @@ def test_a_picture_that_cannot_be_drawn_does_not_stop_the_stage(
         monitor.pieces("samples", tunes[:1], 1)
         monitor.scalars(1, {"a": 1.0})
     assert len(log(tmp_path)) == 1 and len(said) == 1
+
+
+def test_a_disk_that_fills_up_under_tensorboard_is_one_line(
+    monitor_of, tmp_path, said, monkeypatch, capsys
+):
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    hook = threading.excepthook
+    with monitor_of() as monitor:
+        monitor.scalars(1, {"a": 1.0})
+        monkeypatch.setattr(RecordWriter, "write", full)
+        for step in range(2, 30):
+            monitor.scalars(step, {"a": 1.0})
+            time.sleep(0.001)  # lets the writing thread have its turn
+    assert len(log(tmp_path)) == 29
+    assert len(said) == 1 and "No space left on device" in said[0]
+    assert capsys.readouterr() == ("", "")
+    assert threading.excepthook is hook

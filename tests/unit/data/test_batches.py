@@ -1,0 +1,294 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from rnngan.data.batches import TrainingBatches, excerpt, held_out_batches, padded, transposed
+from rnngan.data.reading import Source
+from rnngan.data.store import write_store
+from rnngan.music.piece import DRUMS, Metre, Piece, Tempo
+from rnngan.music.vocabulary import CONTINUE, END, PAD, START
+
+MAX_LENGTH = 100
+
+
+def piece(i, num_bars):
+    """Random notes and drums; metre and tempo change every few bars."""
+    random = np.random.default_rng(i)
+    lines = [0]
+    metres, tempos = [], []
+    for bar in range(num_bars):
+        if bar % 5 == 0:
+            metres.append(Metre(lines[-1], 3 + bar // 5 % 2, 4))
+        if bar % 3 == 0:
+            tempos.append(Tempo(lines[-1], 60.0 + 10 * (bar // 3 % 4)))
+        lines.append(lines[-1] + metres[-1].ticks_per_bar)
+    rows = []
+    for line in lines[:-1]:
+        places = np.sort(random.choice(6, size=3, replace=False)) * 12
+        rows += [(line + p, line + p + 12, int(random.integers(55, 75)), 64, 0) for p in places]
+        rows.append((line, line + 6, int(random.integers(35, 50)), 64, DRUMS))
+    return Piece.from_rows(rows, metres=tuple(metres), tempos=tuple(tempos), tags={"style": "jig"})
+
+
+def make_store(folder, pieces):
+    return write_store(
+        folder, [Source(f"{i}.mid", "0" * 64, p) for i, p in enumerate(pieces)], [],
+        tags=("style",), validation_rate=0.15, test_rate=0.15, seed=0, margin=6, about={},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Sixty pieces of 2 to 21 bars, 40 to 400 tokens."""
+    pieces = [piece(i, 2 + i % 20) for i in range(60)]
+    return make_store(tmp_path_factory.mktemp("corpus") / "store", pieces)
+
+
+@pytest.fixture
+def batches(store):
+    def make(**changes):
+        defaults = {"batch_size": 6, "max_length": MAX_LENGTH, "transpose": 5, "seed": 7}
+        return TrainingBatches(store, **(defaults | changes))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def long(store):
+    """Tokens of the longest piece."""
+    return max((store.piece_tokens(i) for i in range(60)), key=len)
+
+
+def rows(batch):
+    return [row[:length].tolist() for row, length in zip(batch.tokens, batch.lengths)]
+
+
+# Batches
+
+
+def test_padding_stands_behind_alone():
+    batch = padded([np.array([1, 5, 6, 3], dtype=np.uint16), np.array([1, 3], dtype=np.uint16)])
+    assert batch.tokens.tolist() == [[1, 5, 6, 3], [1, 3, PAD, PAD]]
+    assert batch.lengths.tolist() == [4, 2]
+    assert batch.tokens.dtype == batch.lengths.dtype == np.int64
+
+
+def test_a_batch_follows_from_seed_and_step(batches):
+    steps = [0, 40, 3, 17, 40, 0]
+    first, second = batches(), batches()
+    later = {step: rows(second.batch(step)) for step in sorted(steps, reverse=True)}
+    for step in steps:
+        assert rows(first.batch(step)) == later[step]
+    assert len({str(content) for content in later.values()}) == 4
+    assert rows(batches(seed=8).batch(0)) != later[0]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 6])
+def test_ranks_share_out_the_batch(batches, num_ranks):
+    for step in range(5):
+        whole = rows(batches().batch(step))
+        parts = [
+            rows(batches().batch(step, rank=rank, num_ranks=num_ranks)) for rank in range(num_ranks)
+        ]
+        assert [parts[i % num_ranks][i // num_ranks] for i in range(6)] == whole
+        assert sum(map(len, parts)) == 6
+
+
+def test_more_ranks_than_rows(batches):
+    with pytest.raises(ValueError, match="6 rows are too few for 7 ranks"):
+        batches().batch(0, rank=0, num_ranks=7)
+
+
+def test_rows_are_sound_and_short_enough(store, batches):
+    grammar = store.tokenizer.grammar
+    starts = Counter()
+    for step in range(40):
+        batch = batches().batch(step)
+        assert batch.tokens.shape == (6, batch.lengths.max())
+        for row, length in zip(batch.tokens, batch.lengths):
+            assert 0 < length <= MAX_LENGTH
+            assert PAD not in row[:length] and set(row[length:]) <= {PAD}
+            assert grammar.first_error(row[:length]) is None
+            starts[row[0]] += 1
+    assert set(starts) == {START, CONTINUE}
+
+
+def test_openings_are_beginnings(store, batches):
+    beginnings = {
+        tuple(store.piece_tokens(int(i))[:MAX_LENGTH].tolist()) for i in store.indices("train")
+    }
+    source = batches(openings=True, transpose=0)
+    for step in range(20):
+        assert {tuple(row) for row in rows(source.batch(step))} <= beginnings
+
+
+@pytest.mark.parametrize("batch_size", [1, 6, 7, 42, 100])
+def test_every_piece_comes_once_per_epoch(store, batch_size):
+    indices = store.indices("train")
+    number = {tuple(store.piece_tokens(int(i)).tolist()): int(i) for i in indices}
+    source = TrainingBatches(store, batch_size=batch_size, max_length=10_000, transpose=0, seed=1)
+    seen = Counter()
+    for step in range(300 // batch_size + 16):
+        found = [number[tuple(row)] for row in rows(source.batch(step))]
+        assert max(Counter(found).values()) <= -(-batch_size // len(indices)) + 1
+        seen.update(found)
+        if (step + 1) % source.pool_size == 0:  # batches are drawn in pools
+            counts = [seen[int(i)] for i in indices]
+            assert max(counts) - min(counts) <= 1
+            assert sum(counts) == (step + 1) * batch_size
+
+
+def test_similar_lengths_come_together(store, batches):
+    # Less padding than rows drawn blindly; both figures are shares of all tokens.
+    source = batches(max_length=10_000, batch_size=4)
+    found = [source.batch(step) for step in range(50)]
+    padding = 1 - sum(b.lengths.sum() for b in found) / sum(b.tokens.size for b in found)
+    lengths = np.diff(store.offsets)[store.indices("train")]
+    blind = np.random.default_rng(0).choice(lengths, size=(500, 4))
+    assert padding < 0.5 * (1 - blind.sum() / (4 * blind.max(axis=1).sum()))
+
+
+def test_the_test_pieces_are_never_trained_on(store):
+    held_out = {
+        tuple(store.piece_tokens(int(i)).tolist())
+        for split in ("validation", "test")
+        for i in store.indices(split)
+    }
+    source = TrainingBatches(store, batch_size=8, max_length=10_000, transpose=0, seed=2)
+    assert held_out.isdisjoint(tuple(row) for step in range(20) for row in rows(source.batch(step)))
+
+
+# Excerpts
+
+
+def test_short_pieces_stay_whole(store):
+    tokens = store.piece_tokens(0)
+    for place in (0.0, 0.5, 0.999):
+        np.testing.assert_array_equal(excerpt(tokens, store, len(tokens), place), tokens)
+
+
+def begins(whole, line, part):
+    """Whether the notes of `whole` from the tick `line` on begin with those of `part`."""
+    notes = whole.notes[whole.notes["start"] >= line].copy()
+    notes["start"] -= line
+    fields = ["start", "pitch", "program"]
+    return notes[fields][: len(part.notes)].tolist() == part.notes[fields].tolist()
+
+
+def test_an_excerpt_is_the_piece_from_a_bar_line_on(store, long):
+    whole = store.tokenizer.decode(long)
+    lines = whole.bar_lines().tolist()
+    seen = set()
+    for place in np.linspace(0, 1, 200, endpoint=False):
+        tokens = excerpt(long, store, MAX_LENGTH, place)
+        assert len(tokens) <= MAX_LENGTH
+        part = store.tokenizer.decode(tokens, strict=True)
+        assert part.tags == whole.tags
+        if tokens[0] == START:
+            np.testing.assert_array_equal(tokens, long[:MAX_LENGTH])
+            continue
+        bar = next(bar for bar, line in enumerate(lines) if begins(whole, line, part))
+        seen.add(bar)
+        line = lines[bar]
+        assert part.metres[0][1:] == whole.metre_at(line)[1:]
+        tempo = [t for t in whole.tempos if t.tick <= line][-1]
+        assert part.tempos[0].quarters_per_minute == tempo.quarters_per_minute
+    # From the second bar on, as long as half an excerpt is left.
+    assert min(seen) == 1 and len(seen) == max(seen)
+    size = len(long[np.flatnonzero(long == store.tokenizer.bar)[max(seen)] :])
+    assert MAX_LENGTH / 2 <= size < MAX_LENGTH
+
+
+def test_the_opening_is_as_frequent_as_any_stretch_of_its_length(store, long):
+    places = (np.arange(10_000) + 0.5) / 10_000
+    share = np.mean([excerpt(long, store, MAX_LENGTH, place)[0] == START for place in places])
+    assert share == pytest.approx(MAX_LENGTH / len(long), abs=1e-3)
+
+
+def test_the_other_bars_are_chosen_alike(store, long):
+    places = (np.arange(10_000) + 0.5) / 10_000
+    middle = Counter(
+        excerpt(long, store, MAX_LENGTH, place).tobytes()
+        for place in places[places >= MAX_LENGTH / len(long)]
+    )
+    assert max(middle.values()) - min(middle.values()) <= 1
+
+
+def test_openings_in_training(store, batches):
+    lengths = np.diff(store.offsets)
+    source = batches(batch_size=1, transpose=0)
+    num_openings, chances = 0, []
+    for step in range(1500):
+        [index] = source._pool(step // source.pool_size)[step % source.pool_size]
+        if lengths[index] > MAX_LENGTH:
+            chances.append(MAX_LENGTH / lengths[index])
+            num_openings += source.batch(step).tokens[0, 0] == START
+    # A sum of Bernoulli draws; nearly normal. One seed in a million fails this.
+    mean, variance = sum(chances), sum(p * (1 - p) for p in chances)
+    assert abs(num_openings - mean) < stats.norm.isf(0.5e-6) * variance**0.5
+
+
+def test_a_piece_in_one_endless_bar_is_cut_at_the_front(store):
+    names = store.tokenizer.vocabulary.index
+    head = ["Start", "Tag_style=", "Metre_3/4", "Tempo_60.0", "Bar"]
+    body = np.full(300, names["Pitch_60"])
+    tokens = np.array([*(names[name] for name in head), *body, END], dtype=np.uint16)
+    for place in (0.0, 0.9):
+        np.testing.assert_array_equal(excerpt(tokens, store, 50, place), tokens[:50])
+
+
+# Transposition
+
+
+def pitches(store, tokens):
+    ids = store.tokenizer.vocabulary.ids("Pitch")
+    return (tokens >= ids.start) & (tokens < ids.stop)
+
+
+def test_transposition_moves_all_pitches_by_one_constant(store, long):
+    moved_by = Counter()
+    draws = (np.arange(1100) + 0.5) / 1100
+    for draw in draws:
+        moved = transposed(long, store, 5, draw)
+        assert moved.dtype == np.uint16
+        difference = moved.astype(int) - long
+        pitched = pitches(store, long)
+        assert np.all(difference[~pitched] == 0)  # drums are not among the pitches
+        [semitones] = set(difference[pitched].tolist())
+        moved_by[semitones] += 1
+        assert np.all(pitches(store, moved) == pitched)
+        assert store.tokenizer.grammar.first_error(moved) is None
+    assert moved_by == dict.fromkeys(range(-5, 6), 100)
+
+
+def test_transposition_stops_where_the_vocabulary_ends(store):
+    ids = store.tokenizer.vocabulary.ids("Pitch")
+    tokens = np.array([START, ids.start + 1, ids.stop - 3, END], dtype=np.uint16)
+    found = {
+        tuple((transposed(tokens, store, 9, draw).astype(int) - tokens).tolist())
+        for draw in np.linspace(0, 1, 50, endpoint=False)
+    }
+    assert found == {(0, n, n, 0) for n in (-1, 0, 1, 2)}
+
+
+def test_no_transposition(store, long):
+    np.testing.assert_array_equal(transposed(long, store, 0, 0.9), long)
+    drums = long[~pitches(store, long)]
+    np.testing.assert_array_equal(transposed(drums, store, 5, 0.9), drums)
+
+
+# Held-out pieces
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("max_tokens", [1, 500, 1500, 10**9])
+def test_held_out_batches_hold_every_piece_once_and_whole(store, split, max_tokens):
+    found = held_out_batches(store, split, max_tokens=max_tokens)
+    wanted = [store.piece_tokens(int(i)).tolist() for i in store.indices(split)]
+    assert sorted(row for batch in found for row in rows(batch)) == sorted(wanted)
+    for batch in found:
+        assert batch.tokens.size <= max_tokens or len(batch.tokens) == 1
+    lengths = [length for batch in found for length in batch.lengths.tolist()]
+    assert lengths == sorted(lengths, reverse=True)
