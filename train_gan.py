@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rnngan.config import RunConfig
-from rnngan.data.prepare import prepare
+from rnngan.data.prepare import open_prepared, prepare
 from rnngan.data.store import Store
 from rnngan.progress import Progress
 from rnngan.training.run import STAGES, Run
@@ -78,7 +78,7 @@ def main(plan: Plan) -> Run:
 def open_store(run: Run, plan: Plan) -> Store:
     """The run's prepared corpus, prepared now if that is wanted or needed."""
     if "prepare" not in plan.stages or run.has_begun("prepare"):
-        return Store.open(run.store_folder)
+        return open_prepared(run.config.data, run.store_folder)
     with Progress("prepare", 1) as progress:
         store = prepare(
             run.config.data,

@@ -116,6 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        print(f"rnngan: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
 
 
 def _help() -> str:
@@ -136,7 +139,8 @@ def parse(kind: type[Options], words: Sequence[str], command: str, **options: An
         UserError: An option or a value that does not exist or fit, in one line.
     """
     errors = io.StringIO()
-    unknown: list[str] = []
+    parsed: Options
+    unknown: list[str]
     try:
         with contextlib.redirect_stderr(errors):
             parsed, unknown = tyro.cli(

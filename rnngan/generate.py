@@ -15,6 +15,8 @@ from rnngan.training.run import Run
 MAX_TOKENS = 4096
 """A piece without a set number of bars ends here at the latest."""
 _BATCH = 64
+_TOKENS_PER_BAR = 128
+"""Room for a bar where their number is set; a reel's has some 25."""
 
 
 def find_model(path: Path, stage: str | None = None) -> Model:
@@ -56,7 +58,7 @@ def generate(
         seed: Of the draws.
         bars: Exactly so many; by default the model ends the piece.
         temperature: Divides the logits; above 0.
-        max_tokens: Where a piece without `bars` is cut.
+        max_tokens: Where a piece is cut; `bars` get room for more if need be.
 
     Raises:
         UserError: A number or the temperature is out of range.
@@ -65,6 +67,8 @@ def generate(
         raise UserError(f"--num must be at least 1, got {num}")
     if bars is not None and not 1 <= bars <= 1000:
         raise UserError(f"--bars must be 1 to 1000, got {bars}")
+    if bars is not None:
+        max_tokens = max(max_tokens, _TOKENS_PER_BAR * bars)
     tokenizer = model.tokenizer
     pieces: list[Piece] = []
     for first in range(0, num, _BATCH):

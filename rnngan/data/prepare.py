@@ -74,6 +74,24 @@ def prepare(
     )
 
 
+def open_prepared(config: DataConfig, folder: Path) -> Store:
+    """A store that is there already, if it is what the settings ask for.
+
+    Raises:
+        UserError: There is none, or it was prepared with other settings.
+    """
+    store = Store.open(folder)
+    made = {"corpus": store.manifest.get("corpus"), **store.manifest.get("settings", {})}
+    for name, was in made.items():
+        now = json.loads(json.dumps(getattr(config, name, None)))  # a list for a tuple
+        if was != now:
+            raise UserError(
+                f"{folder} was prepared with data.{name} {was!r}, and the run has {now!r}; "
+                "choose another --store, or say the same"
+            )
+    return store
+
+
 def _content(piece: Piece, tags: tuple[str, ...]) -> str:
     """Hash of all that becomes tokens."""
     about = repr((piece.metres, piece.tempos, [piece.tags.get(tag) for tag in tags]))

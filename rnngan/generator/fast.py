@@ -43,7 +43,8 @@ class FastStepper:
             precision == "auto" and on_cpu and BFLOAT16_IS_FAST
         )
         dtype = torch.bfloat16 if in_bfloat16 else torch.float32
-        packed = on_cpu and _HAS_PACKED_LSTM
+        # Where the processor has no bfloat16, oneDNN has no LSTM in it either.
+        packed = on_cpu and _HAS_PACKED_LSTM and (not in_bfloat16 or BFLOAT16_IS_FAST)
         self._embedding = generator.embedding.weight.to(dtype)
         self._layers = (_PackedLayers if packed else _PlainLayers)(generator.rnn, dtype, batch_size)
         self._bias: Tensor = generator.output.bias

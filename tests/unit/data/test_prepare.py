@@ -5,7 +5,7 @@ import pytest
 
 from rnngan.config import DataConfig
 from rnngan.data import prepare as module
-from rnngan.data.prepare import prepare, read_sources
+from rnngan.data.prepare import open_prepared, prepare, read_sources
 from rnngan.data.reading import Reject, Source
 from rnngan.data.store import Store
 from rnngan.errors import UserError
@@ -99,6 +99,22 @@ def test_a_store_of_another_corpus_is_left_alone(tmp_path, corpus, config, seed,
     with pytest.raises(UserError, match=r"already holds another prepared corpus \(tunes\)"):
         prepare(config, tmp_path / "store", seed=seed)
     assert stamps(tmp_path / "store") == before
+
+
+def test_a_prepared_store_must_be_what_the_settings_ask_for(tmp_path, corpus):
+    config = replace(TUNES, tags=("style",))
+    prepare(config, tmp_path / "store", seed=0)
+    later = replace(config, transpose=0, max_length=64)
+    assert len(open_prepared(later, tmp_path / "store").indices("test")) == 2
+    for other, message in (
+        (replace(config, corpus="airds"), "data.corpus 'tunes', and the run has 'airds'"),
+        (replace(config, tags=()), r"data.tags \['style'\], and the run has \[\]"),
+        (replace(config, test_rate=0.1), "data.test_rate 0.2, and the run has 0.1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            open_prepared(other, tmp_path / "store")
+    with pytest.raises(UserError, match="no prepared corpus"):
+        open_prepared(config, tmp_path / "no")
 
 
 def test_tags_count_where_they_become_tokens(tmp_path, corpus):

@@ -76,7 +76,7 @@ def test_impossible_vocabularies(names, rule):
 def test_ids_fit_into_16_bits():
     values = tuple(f"Tag_title={i}" for i in range(MAX_TOKENS - len(FRAME_TOKENS)))
     assert len(vocabulary(*values)) == MAX_TOKENS
-    with pytest.raises(UserError, match="at most 65536 tokens.*fewer values"):
+    with pytest.raises(UserError, match=r"at most 65536 tokens.*fewer values"):
         vocabulary(*values, "Bar")
 
 

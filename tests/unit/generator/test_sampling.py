@@ -1,0 +1,428 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from rnngan.config import GeneratorConfig
+from rnngan.errors import UserError
+from rnngan.generator import fast
+from rnngan.generator.fast import FastStepper
+from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.sampling import sample, uniforms
+from rnngan.music.piece import Metre, Piece
+from rnngan.music.tokenizers.events import Events, EventsConfig
+from rnngan.music.vocabulary import CONTINUE, END, PAD, START
+
+TUNES = Events.fit(
+    [
+        Piece.from_rows([(0, 24, 60), (24, 36, 72)]),
+        Piece.from_rows([(0, 12, 65)], metres=(Metre(0, 6, 8),)),
+    ]
+)
+BAND = Events(
+    EventsConfig(
+        metres=("4/4", "3/4"),
+        lowest=40,
+        highest=80,
+        programs=(0, 32, 128),
+        velocities=(40, 80, 120),
+        tempos=(90.0, 120.0),
+        tags=("style=", "style=jig", "style=reel", "mode=", "mode=dorian"),
+    )
+)
+DRUMS = Events(EventsConfig(metres=("2/4",), lowest=60, highest=60, programs=(128,)))
+PLAIN = Events(EventsConfig(metres=("4/4",), lowest=55, highest=90))
+TOKENIZERS = {"tunes": TUNES, "band": BAND, "drums": DRUMS, "plain": PLAIN}
+
+
+def decided(tokenizer, seed=0, scale=30.0, **config):
+    """A generator with random weights and clear preferences, inclined to end bars and pieces."""
+    torch.manual_seed(seed)
+    settings = {"embedding_size": 8, "hidden_size": 12, **config}
+    generator = LSTMGenerator(GeneratorConfig(**settings), len(tokenizer.vocabulary))
+    with torch.no_grad():
+        generator.embedding.weight *= 10
+        generator.output.weight *= scale / (10 if generator.config.tied else 1)
+        generator.output.bias[[END, tokenizer.bar]] += scale / 10
+    return generator.eval()
+
+
+def pieces_of(samples):
+    return [
+        tokens[:length].numpy() for tokens, length in zip(samples.tokens, samples.lengths.tolist())
+    ]
+
+
+def assert_sound(samples, tokenizer, max_length):
+    """Lengths, End and padding are as promised and the grammar allows every token."""
+    assert samples.tokens.dtype == samples.lengths.dtype == torch.long
+    assert samples.tokens.shape[1] == samples.lengths.max() <= max_length
+    for row, tokens in zip(samples.tokens, pieces_of(samples)):
+        assert tokenizer.grammar.first_error(tokens) is None
+        assert (tokens[-1] == END) != (len(tokens) == max_length and END not in tokens)
+        assert END not in tokens[:-1]
+        assert (row[len(tokens) :] == PAD).all()
+
+
+# --- What the grammar and the settings promise
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=10, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    temperature=st.sampled_from([0.01, 0.8, 1.0, 3.0, 100.0]),
+    precision=st.sampled_from(["auto", "bfloat16", "float32"]),
+    max_length=st.integers(2, 90),
+)
+def test_samples_obey_the_grammar(name, seed, temperature, precision, max_length):
+    tokenizer = TOKENIZERS[name]
+    samples = sample(
+        decided(tokenizer, seed),
+        tokenizer.grammar,
+        uniforms(seed, range(5), max_length),
+        temperature=temperature,
+        precision=precision,
+    )
+    assert_sound(samples, tokenizer, max_length)
+    for tokens in pieces_of(samples):
+        tokenizer.decode(tokens, strict=True)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), num_bars=st.integers(1, 5))
+def test_num_bars_is_exact(name, seed, num_bars):
+    tokenizer = TOKENIZERS[name]
+    samples = sample(
+        decided(tokenizer, seed),
+        tokenizer.grammar,
+        uniforms(seed, range(6), 600),
+        temperature=2.0,
+        bar=tokenizer.bar,
+        num_bars=num_bars,
+    )
+    assert_sound(samples, tokenizer, 600)
+    for tokens in pieces_of(samples):
+        bars = np.count_nonzero(tokens == tokenizer.bar)
+        assert bars == num_bars if tokens[-1] == END else bars <= num_bars
+    assert any(tokens[-1] == END for tokens in pieces_of(samples))
+
+
+@pytest.mark.parametrize("num_bars", [2, 4])
+def test_bars_of_the_prefix_count(num_bars):
+    index = TUNES.vocabulary.index
+    names = ("Metre_4/4", "Bar", "Position_0", "Pitch_60", "Duration_24", "Bar")
+    prefix = [CONTINUE, *(index[name] for name in names)]
+    samples = sample(
+        decided(TUNES),
+        TUNES.grammar,
+        uniforms(0, range(8), 800),
+        prefix=prefix,
+        bar=TUNES.bar,
+        num_bars=num_bars,
+    )
+    assert (samples.tokens[:, : len(prefix)] == torch.tensor(prefix)).all()
+    assert_sound(samples, TUNES, 800)
+    assert ((samples.tokens == TUNES.bar).sum(1) == num_bars).all()
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-24, 1.0])
+@pytest.mark.parametrize("temperature", [1e-30, 1.0])
+def test_extreme_draws_stay_allowed(number, temperature):
+    """Even where rounding carries a draw beyond the last share, or shares vanish altogether."""
+    generator = decided(BAND)
+    with torch.no_grad():
+        generator.output.bias[-40:] -= 1e4  # allowed, but of no mass in float32
+    draws = np.full((3, 80), number)
+    samples = sample(
+        generator, BAND.grammar, draws, temperature=temperature, bar=BAND.bar, num_bars=2
+    )
+    assert_sound(samples, BAND, 80)
+
+
+def test_cold_samples_are_the_likeliest_tokens():
+    generator = decided(BAND)
+    cold = sample(
+        generator, BAND.grammar, uniforms(0, range(2), 60), temperature=1e-12, precision="float32"
+    )
+    tokens = cold.tokens[:1]
+    assert torch.equal(tokens, cold.tokens[1:])
+    logits, _ = generator(tokens[:, :-1])
+    states = BAND.grammar.states_before(tokens.numpy(), cold.lengths[:1].numpy())[:, 1:]
+    allowed = torch.from_numpy(BAND.grammar.allowed[states])
+    likeliest = logits.masked_fill(~allowed, -torch.inf).argmax(-1)
+    length = int(cold.lengths[0])
+    assert torch.equal(likeliest[:, : length - 1], tokens[:, 1:length])
+
+
+# --- Random numbers
+
+
+def test_uniforms_follow_from_seed_and_index_alone():
+    table = uniforms(7, [3, 0, 2**40], 50)
+    assert np.array_equal(table[2], uniforms(7, [2**40], 50)[0])
+    assert np.array_equal(table[:, :20], uniforms(7, [3, 0, 2**40], 20))
+    assert table.min() >= 0 and table.max() < 1
+    others = np.concatenate([table, uniforms(8, [3, 0, 2**40], 50), uniforms(3, [7], 50)])
+    assert len(np.unique(others[:, 0])) == 7
+
+
+def test_uniforms_are_uniform_and_independent():
+    """Fixed seed; a sound generator would fail for one seed in a thousand."""
+    table = uniforms(1, range(400), 50)
+    assert stats.kstest(table.ravel(), "uniform").pvalue > 0.0005
+    neighbours = stats.pearsonr(table[:-1].ravel(), table[1:].ravel())
+    assert neighbours.pvalue > 0.0005
+
+
+@pytest.mark.parametrize(("seed", "index"), [(-1, 0), (0, -1), (2**64, 0)])
+def test_uniforms_refuse_what_is_no_64_bit_number(seed, index):
+    with pytest.raises(UserError, match="2\\^64"):
+        uniforms(seed, [index], 4)
+
+
+def test_same_seed_same_tokens_and_each_index_its_own():
+    generator = decided(BAND)
+    first = sample(generator, BAND.grammar, uniforms(5, range(6), 100))
+    again = sample(generator, BAND.grammar, uniforms(5, range(6), 100))
+    assert torch.equal(first.tokens, again.tokens)
+    assert len({tuple(tokens) for tokens in pieces_of(first)}) == 6
+    other = sample(generator, BAND.grammar, uniforms(6, range(6), 100))
+    assert not {tuple(t) for t in pieces_of(first)} & {tuple(t) for t in pieces_of(other)}
+
+
+# --- Agreement with the model
+
+
+def plain_loop(generator, grammar, draws, temperature):
+    """One step of `nn.LSTM` at a time, float64 from the logits on.
+
+    Also says where a draw is so near a border that rounding may decide (and all that follows is
+    then open): `(num, time)`.
+    """
+    num, max_length = draws.shape
+    tokens = np.full((num, max_length), PAD)
+    tokens[:, 0] = START
+    open_ = np.zeros((num, max_length), dtype=bool)
+    states = grammar.next_state[0, tokens[:, 0]]
+    ended = np.zeros(num, dtype=bool)
+    memory = None
+    for time in range(1, max_length):
+        with torch.no_grad():
+            logits, memory = generator.step(torch.from_numpy(tokens[:, time - 1]), memory)
+        scores = np.where(grammar.allowed[states], logits.double().numpy() / temperature, -np.inf)
+        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+        cdf = np.cumsum(shares / shares.sum(axis=1, keepdims=True), axis=1)
+        number = draws[:, time : time + 1]
+        chosen = np.minimum((cdf <= number).sum(axis=1), len(cdf[0]) - 1)
+        open_[:, time] = open_[:, time - 1] | (np.abs(cdf - number).min(axis=1) < 1e-6)
+        tokens[:, time] = np.where(ended, PAD, chosen)
+        states = grammar.next_state[states, tokens[:, time]]
+        ended |= tokens[:, time] == END
+    return tokens, open_
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(
+    ("name", "num", "temperature", "config"),
+    [
+        ("plain", 1, 1.0, {}),
+        ("tunes", 16, 1.0, {"num_layers": 1}),
+        ("band", 24, 0.7, {"tied": True}),
+        ("band", 5, 1.3, {"num_layers": 3, "embedding_size": 5}),
+    ],
+)
+def test_float32_is_the_plain_loop_token_for_token(
+    monkeypatch, packed, name, num, temperature, config
+):
+    """Batches are large enough that rows end, and are dropped, at different times."""
+    if not packed:
+        monkeypatch.setattr(fast, "_HAS_PACKED_LSTM", False)
+    tokenizer = TOKENIZERS[name]
+    generator = decided(tokenizer, **config)
+    draws = uniforms(3, range(num), 100)
+    samples = sample(
+        generator, tokenizer.grammar, draws, temperature=temperature, precision="float32"
+    )
+    expected, open_ = plain_loop(generator, tokenizer.grammar, draws, temperature)
+    time = samples.tokens.shape[1]
+    assert (expected[:, time:] == PAD).all()
+    same = samples.tokens.numpy() == expected[:, :time]
+    assert (same | open_[:, :time]).all()
+    assert same.mean() > 0.8  # else too much was left open to show anything
+
+
+def test_a_piece_depends_on_its_own_numbers_alone():
+    generator = decided(BAND)
+    together = sample(generator, BAND.grammar, uniforms(2, range(9), 80), precision="float32")
+    for i in range(9):
+        alone = sample(generator, BAND.grammar, uniforms(2, [i], 80), precision="float32")
+        assert np.array_equal(pieces_of(together)[i], pieces_of(alone)[0])
+
+
+def first_two_shares(generator, tokenizer, prefix, temperature):
+    """Probability of every pair of tokens behind the prefix: `(vocab, vocab)`."""
+    grammar, vocab_size = tokenizer.grammar, len(tokenizer.vocabulary)
+    state = 0
+    for token in prefix:
+        state = grammar.next_state[state, token]
+
+    def shares(logits, state):
+        allowed = torch.from_numpy(grammar.allowed[state])
+        scores = (logits.double() / temperature).masked_fill(~allowed, -torch.inf)
+        return scores.softmax(-1).numpy()
+
+    with torch.no_grad():
+        logits, _ = generator(torch.tensor([prefix]))
+        first = shares(logits[0, -1], state)
+        pairs = np.zeros((vocab_size, vocab_size))
+        for token in np.flatnonzero(first):
+            logits, _ = generator(torch.tensor([[*prefix, token]]))
+            pairs[token] = first[token] * shares(logits[0, -1], grammar.next_state[state, token])
+    return pairs
+
+
+def chi_square_p_value(counts, shares):
+    """Cells that expect fewer than 5 are taken together."""
+    expected = counts.sum() * shares
+    large = expected >= 5
+    observed = np.append(counts[large], counts[~large].sum())
+    wanted = np.append(expected[large], expected[~large].sum())
+    return stats.chisquare(observed, wanted * observed.sum() / wanted.sum()).pvalue
+
+
+def test_tokens_come_as_often_as_the_model_says():
+    """Chi-square over pairs of tokens; a sound sampler would fail for one seed in ten thousand."""
+    generator, temperature = decided(TUNES, scale=8.0), 0.8
+    index = TUNES.vocabulary.index
+    prefix = [START, index["Metre_4/4"], index["Bar"], index["Position_0"]]
+    draws = uniforms(0, range(20_000), len(prefix) + 2)
+    shares = first_two_shares(generator, TUNES, prefix, temperature)
+
+    def counts(**changes):
+        arguments = {"temperature": temperature, "prefix": prefix, "precision": "float32"}
+        samples = sample(generator, TUNES.grammar, draws, **(arguments | changes))
+        table = np.zeros(shares.shape)
+        first, second = samples.tokens[:, len(prefix) :].T.numpy()
+        np.add.at(table, (first, second), 1)
+        return table
+
+    assert (20_000 * shares >= 5).sum() > 200
+    assert chi_square_p_value(counts(), shares) > 1e-4
+    # What a wrong sampler would get:
+    assert chi_square_p_value(counts(temperature=1.0), shares) < 1e-8
+    shifted = np.roll(counts(), 1, axis=1)
+    assert chi_square_p_value(shifted, shares) < 1e-8
+
+
+# --- The stepper
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+@pytest.mark.parametrize("tied", [False, True])
+def test_stepper_in_float32_is_the_generator(batch_size, tied):
+    generator = decided(BAND, tied=tied)
+    tokens = torch.randint(len(BAND.vocabulary), (batch_size, 20))
+    with torch.inference_mode():
+        stepper = FastStepper(generator, batch_size=batch_size, precision="float32")
+        stepped = torch.stack([stepper.step(tokens[:, time]) for time in range(20)], dim=1)
+        torch.testing.assert_close(stepped, generator(tokens)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_stepper_in_bfloat16_is_near_float32(monkeypatch, packed):
+    """Log-probabilities along random sequences of 100 tokens, for a network of trained scale."""
+    if not packed:
+        monkeypatch.setattr(fast, "_HAS_PACKED_LSTM", False)
+    generator = decided(BAND, scale=15.0, embedding_size=32, hidden_size=64)
+    tokens = torch.randint(len(BAND.vocabulary), (4, 100))
+    with torch.inference_mode():
+        stepper = FastStepper(generator, batch_size=4, precision="bfloat16")
+        stepped = torch.stack([stepper.step(tokens[:, time]) for time in range(100)], dim=1)
+        exact = generator(tokens)[0].log_softmax(-1)
+    assert stepped.dtype == torch.float32
+    error = (stepped.log_softmax(-1) - exact).abs()
+    assert 0 < error.mean() < 0.02
+    assert error.max() < 0.2
+    assert exact.std() > 1  # so that there was something to miss
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_stepper_select_names_pieces(monkeypatch, packed):
+    if not packed:
+        monkeypatch.setattr(fast, "_HAS_PACKED_LSTM", False)
+    generator = decided(TUNES)
+    with torch.inference_mode():
+        stepper = FastStepper(generator, batch_size=3, precision="float32")
+        stepper.step(torch.tensor([5, 6, 7]))
+        stepper.select(torch.tensor([2, 0, 2, 2]))
+        logits = stepper.step(torch.tensor([8, 8, 8, 9]))
+        expected, _ = generator(torch.tensor([[7, 8], [5, 8], [7, 8], [7, 9]]))
+    torch.testing.assert_close(logits, expected[:, -1])
+
+
+# --- What is around it
+
+
+def test_dropout_is_off_and_the_mode_stays():
+    generator = decided(BAND, layer_dropout=0.5)
+    draws = uniforms(0, range(3), 60)
+    still = sample(generator, BAND.grammar, draws)
+    generator.train()
+    assert torch.equal(sample(generator, BAND.grammar, draws).tokens, still.tokens)
+    assert generator.training and generator.rnn.training
+    generator.eval()
+    sample(generator, BAND.grammar, draws)
+    assert not generator.training
+
+
+def test_samples_may_be_trained_on():
+    generator = decided(TUNES).train()
+    samples = sample(generator, TUNES.grammar, uniforms(0, range(2), 30))
+    logits, _ = generator(samples.tokens[:, :-1])
+    logits.mean().backward()
+    assert generator.embedding.weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
+        ({"temperature": -1.0}, "temperature must be above 0"),
+        ({"temperature": float("nan")}, "temperature must be above 0"),
+        ({"prefix": ()}, "at least one token"),
+        ({"prefix": (START, END)}, "not so token 1: 3"),
+        ({"prefix": (START, PLAIN.vocabulary.index["Metre_4/4"], PLAIN.bar, END)}, "nothing can"),
+        ({"num_bars": 2}, "needs a tokenizer that has bars"),
+        ({"num_bars": 0, "bar": PLAIN.bar}, "at least 1"),
+        ({"draws": np.zeros((2, 1))}, "max_length must exceed the prefix's 1, got 1"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    arguments = {"draws": np.zeros((2, 20)), **arguments}
+    with pytest.raises(UserError, match=message):
+        sample(decided(PLAIN), PLAIN.grammar, **arguments)
+
+
+def test_fewer_bars_than_the_prefix_has_are_refused():
+    prefix = (START, PLAIN.vocabulary.index["Metre_4/4"], PLAIN.bar, PLAIN.bar)
+    with pytest.raises(UserError, match="the prefix's 2, got 1"):
+        sample(
+            decided(PLAIN),
+            PLAIN.grammar,
+            np.zeros((1, 20)),
+            prefix=prefix,
+            bar=PLAIN.bar,
+            num_bars=1,
+        )
+
+
+def test_damaged_weights_are_reported():
+    generator = decided(PLAIN)
+    with torch.no_grad():
+        generator.output.weight[7, 3] = torch.nan
+    with pytest.raises(UserError, match="not finite"):
+        sample(generator, PLAIN.grammar, uniforms(0, [0], 20))
