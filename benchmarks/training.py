@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from time import perf_counter
 
 import torch
 
@@ -54,10 +54,10 @@ def interleaved(works: dict[str, Callable[[], object]], repeats: int) -> dict[st
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(repeats + 1):
         for name, work in works.items():
-            start = time.perf_counter()
+            start = perf_counter()
             work()
             if turn:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(perf_counter() - start)
     return seconds
 
 
@@ -94,11 +94,11 @@ def sampling(length: int, repeats: int) -> str:
     """Table of the time per token position of a batch, plain loop against `sample`."""
     tokenizer = Events(
         EventsConfig(
-            metres=("4/4", "3/4", "6/8"),
-            lowest=48,
-            highest=96,
+            metres=("4/4", "3/4", "6/8", "2/4"),
+            lowest=28,
+            highest=100,
             velocities=tuple(range(16, 128, 16)),
-            tempos=(80.0, 120.0, 160.0),
+            tempos=tuple(float(tempo) for tempo in range(60, 181, 10)),
         )
     )
     grammar = endless(tokenizer.grammar)
@@ -109,24 +109,7 @@ def sampling(length: int, repeats: int) -> str:
         config = GeneratorConfig(hidden_size=hidden_size, embedding_size=128, num_layers=2)
         generator = LSTMGenerator(config, vocab_size).eval()
         for num in BATCH_SIZES:
-            draws = uniforms(0, range(num), length)
-            works: dict[str, Callable[[], object]] = {
-                "plain": lambda: plain_samples(generator, num, length),
-                "float32": lambda: sample(generator, grammar, draws, precision="float32"),
-                "auto": lambda: sample(generator, grammar, draws),
-            }
-            seconds = interleaved(works, repeats)
-            per_step = {k: statistics.median(v) / (length - 1) * 1e6 for k, v in seconds.items()}
-            rows.append(
-                [
-                    str(hidden_size),
-                    str(num),
-                    *(f"{per_step[name]:,.0f}" for name in works),
-                    f"{median_ratio(seconds['plain'], seconds['float32']):.1f}",
-                    f"{median_ratio(seconds['plain'], seconds['auto']):.1f}",
-                    f"{num / per_step['auto'] * 1e6:,.0f}",
-                ]
-            )
+            rows.append(sampling_row(generator, grammar, num, length, repeats))
             print(f"sampling: hidden {hidden_size}, batch {num} done", flush=True)
     header = [
         "hidden",
@@ -144,13 +127,37 @@ def sampling(length: int, repeats: int) -> str:
             "",
             f"{length} tokens, vocabulary of {vocab_size}, embedding of 128, two layers; time per "
             "token position of the whole batch. Plain is `nn.LSTM` one step at a time in float32 "
-            "with softmax and multinomial and no grammar; the others are "
-            "`rnngan.generator.sampling.sample` with the grammar, setting up included. Ratios are "
-            f"medians over {repeats} turns.",
+            "with softmax and multinomial, without a grammar; the others are "
+            "`rnngan.generator.sampling.sample` under the grammar, setting up included. Medians "
+            f"over {repeats} turns, the ratios too.",
             "",
             table(header, rows),
         ]
     )
+
+
+def sampling_row(
+    generator: LSTMGenerator, grammar: Grammar, num: int, length: int, repeats: int
+) -> list[str]:
+    """One size of network and batch."""
+    draws = uniforms(0, range(num), length)
+    seconds = interleaved(
+        {
+            "plain": lambda: plain_samples(generator, num, length),
+            "float32": lambda: sample(generator, grammar, draws, precision="float32"),
+            "auto": lambda: sample(generator, grammar, draws),
+        },
+        repeats,
+    )
+    per_step = {name: statistics.median(t) / (length - 1) for name, t in seconds.items()}
+    return [
+        str(generator.config.hidden_size),
+        str(num),
+        *(f"{1e6 * time:,.0f}" for time in per_step.values()),
+        f"{median_ratio(seconds['plain'], seconds['float32']):.1f}",
+        f"{median_ratio(seconds['plain'], seconds['auto']):.1f}",
+        f"{num / per_step['auto']:,.0f}",
+    ]
 
 
 def main() -> None:

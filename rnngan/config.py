@@ -131,7 +131,7 @@ class DiscriminatorConfig:
 class PretrainConfig:
     """Maximum likelihood."""
 
-    steps: int = 2000
+    steps: int = 1000
     """Updates at most."""
     batch_size: int = 32
     """Excerpts per update."""
@@ -145,10 +145,13 @@ class PretrainConfig:
     """AdamW's, on matrices only."""
     gradient_clip: float = 0.25
     """Largest norm of the gradient."""
-    validate_every: int = 100
+    validate_every: int = 125
     """Updates from one validation, and checkpoint, to the next."""
     patience: int = 8
     """Validations without improvement before training stops."""
+    transpose_rate: float = 0.7
+    """Share of the steps in which pieces are transposed. In the rest they stay in their own keys,
+    so that the generator learns which keys are common."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the matrix products; auto is bfloat16 where the processor computes in it."""
 
@@ -158,6 +161,7 @@ class PretrainConfig:
             "patience",
         )  # fmt: skip
         _check_not_negative(self, "warmup_steps", "weight_decay")
+        _require(self, "transpose_rate", lambda value: 0 <= value <= 1, "0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +194,7 @@ class RefineConfig:
     """First weight of that divergence; adapted to hold the target."""
     likelihood_weight: float = 0.5
     """Weight of the likelihood of real pieces mixed into each update."""
-    discriminator_learning_rate: float = 1e-3
+    discriminator_learning_rate: float = 3e-3
     """Discriminator's."""
     discriminator_pretrain_steps: int = 150
     """Discriminator updates before the generator moves."""

@@ -29,6 +29,50 @@ def grammar_log_softmax(logits: Tensor, allowed: Tensor) -> Tensor:
     return logits.float().masked_fill(~allowed, -torch.inf).log_softmax(-1)
 
 
+def reset_recurrent(rnn: nn.RNNBase) -> None:
+    """Weights that pass signals on at full strength from the first step.
+
+    torch's own, uniform in ±1/√hidden, leave networks of a few hundred units silent for their
+    first hundreds of updates. Recurrent matrices become orthogonal (Saxe et al. 2014), those of the
+    input as in Glorot & Bengio 2010, biases zero; an LSTM's forget gates begin open (Gers et al.
+    2000).
+    """
+    hidden = rnn.hidden_size
+    for name, weight in rnn.named_parameters():
+        if name.startswith("weight_hh"):
+            for gate in torch.split(weight.data, hidden):
+                nn.init.orthogonal_(gate)
+        elif name.startswith("weight_ih"):
+            nn.init.xavier_uniform_(weight)
+        else:
+            nn.init.zeros_(weight)
+            if isinstance(rnn, nn.LSTM) and name.startswith("bias_ih"):
+                weight.data[hidden : 2 * hidden] = 1
+
+
+class LockedDropout(nn.Module):
+    """Dropout that drops the same units at every time of a piece; `(batch, time, hidden)`.
+
+    One draw per piece and unit in place of one per time, which on a CPU costs an eighth of a
+    training step.
+
+    References:
+        Gal & Ghahramani, "A theoretically grounded application of dropout in recurrent neural
+        networks", 2016.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The same shape; unchanged in evaluation."""
+        if not self.training or not self.rate:
+            return hidden
+        kept = hidden.new_empty(len(hidden), 1, hidden.shape[-1]).bernoulli_(1 - self.rate)
+        return hidden * (kept / (1 - self.rate))
+
+
 class AttentionPooling(nn.Module):
     """Weighted mean over time; one learned query, scores from a tanh layer.
 

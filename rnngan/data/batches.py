@@ -51,6 +51,7 @@ class TrainingBatches:
         max_length: Tokens of an excerpt at most.
         transpose: Semitones of random transposition, both ways, as far as the vocabulary reaches.
         seed: Of everything random here.
+        transpose_steps: From this step on pieces stay in their own keys; by default never.
         openings: Only beginnings of pieces, cut at `max_length`.
     """
 
@@ -62,6 +63,7 @@ class TrainingBatches:
         max_length: int,
         transpose: int,
         seed: int,
+        transpose_steps: int | None = None,
         openings: bool = False,
     ) -> None:
         self.store = store
@@ -69,6 +71,7 @@ class TrainingBatches:
         self.max_length = max_length
         self.transpose = transpose
         self.seed = seed
+        self.transpose_steps = transpose_steps
         self.openings = openings
         self.indices = store.indices("train")
         # No more than an epoch, or sorting would bring copies of a piece together.
@@ -87,7 +90,11 @@ class TrainingBatches:
         rows = self._pool(step // self.pool_size)[step % self.pool_size]
         draws = np.random.default_rng([self.seed, 2, step]).random((self.batch_size, 2))
         mine = slice(rank, None, num_ranks)
-        return padded([self._excerpt(int(i), *draw) for i, draw in zip(rows[mine], draws[mine])])
+        own_keys = self.transpose_steps is not None and step >= self.transpose_steps
+        reach = 0 if own_keys else self.transpose
+        return padded(
+            [self._excerpt(int(i), reach, *draw) for i, draw in zip(rows[mine], draws[mine])]
+        )
 
     def _epoch_order(self, epoch: int) -> npt.NDArray[np.int64]:
         return np.random.default_rng([self.seed, 0, epoch]).permutation(self.indices)
@@ -104,11 +111,11 @@ class TrainingBatches:
         random = np.random.default_rng([self.seed, 1, pool])
         return np.asarray(batches[random.permutation(self.pool_size)])
 
-    def _excerpt(self, index: int, place: float, shift: float) -> Tokens:
+    def _excerpt(self, index: int, reach: int, place: float, shift: float) -> Tokens:
         tokens = self.store.piece_tokens(index)
         if not self.openings:
             tokens = excerpt(tokens, self.store, self.max_length, place)
-        return transposed(tokens[: self.max_length], self.store, self.transpose, shift)
+        return transposed(tokens[: self.max_length], self.store, reach, shift)
 
 
 def excerpt(tokens: Tokens, store: Store, max_length: int, place: float) -> Tokens:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rnngan.config import DiscriminatorConfig
-from rnngan.layers import AttentionPooling, length_mask
+from rnngan.layers import AttentionPooling, length_mask, reset_recurrent
 
 
 def reversed_within(steps: Tensor, lengths: Tensor) -> Tensor:
@@ -49,6 +49,8 @@ class GRUDiscriminator(nn.Module):
             size = hidden if layer == 0 else 2 * hidden
             self.forwards.append(nn.GRU(size, hidden, batch_first=True))
             self.backwards.append(nn.GRU(size, hidden, batch_first=True))
+        for rnn in (*self.forwards, *self.backwards):
+            reset_recurrent(rnn)
         self.dropout = nn.Dropout(config.dropout)
         self.pool = AttentionPooling(2 * hidden)
         self.output = nn.Linear(2 * hidden, 1)

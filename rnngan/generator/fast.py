@@ -25,11 +25,10 @@ _HAS_PACKED_LSTM = hasattr(torch.ops.mkldnn, "_reorder_mkldnn_rnn_layer_weight")
 class FastStepper:
     """Scores the next token of several pieces that grow by one token per call.
 
-    Holds the generator's weights as they were when it was made, and the state of each piece, at
-    first zeros. There is no dropout, in whatever mode the generator is. In float32 the states are
-    bit for bit those of `nn.LSTM` at the same batch size.
+    Holds the state of each piece, at first zeros. There is no dropout, in whatever mode the
+    generator is. In float32 the states are bit for bit those of `nn.LSTM` at the same batch size.
 
-    Make it and use it under `torch.inference_mode()`.
+    Make it, and use it, under `torch.inference_mode()`; make it anew when the weights have changed.
 
     Shapes: tokens `(batch,)`, logits `(batch, vocab)`.
     """
@@ -45,6 +44,7 @@ class FastStepper:
         dtype = torch.bfloat16 if in_bfloat16 else torch.float32
         # Where the processor has no bfloat16, oneDNN has no LSTM in it either.
         packed = on_cpu and _HAS_PACKED_LSTM and (not in_bfloat16 or BFLOAT16_IS_FAST)
+        self._batch_size = batch_size
         self._embedding = generator.embedding.weight.to(dtype)
         self._layers = (_PackedLayers if packed else _PlainLayers)(generator.rnn, dtype, batch_size)
         self._bias: Tensor = generator.output.bias
@@ -55,7 +55,13 @@ class FastStepper:
         self._packed_weight = torch.ops.mkldnn._reorder_linear_weight(weight) if packed else None
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Logits after one more token per piece."""
+        """Logits after one more token per piece.
+
+        Raises:
+            ValueError: More or fewer tokens than pieces.
+        """
+        if len(tokens) != self._batch_size:  # oneDNN would read beyond the states
+            raise ValueError(f"need {self._batch_size} tokens, got {len(tokens)}")
         hidden = self._layers.step(self._embedding.index_select(0, tokens)).float()
         # A call of oneDNN costs about 10 µs, more than the whole product for one piece.
         if self._packed_weight is None or len(tokens) == 1:
@@ -67,6 +73,7 @@ class FastStepper:
 
     def select(self, rows: Tensor) -> None:
         """Go on with these pieces, by index `(new_batch,)`, each as often as it is named."""
+        self._batch_size = len(rows)
         self._layers.select(rows)
 
 

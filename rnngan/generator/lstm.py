@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from rnngan.config import GeneratorConfig
+from rnngan.layers import LockedDropout, reset_recurrent
 
 State = tuple[Tensor, Tensor]
 """Hidden and cell state, each `(layers, batch, hidden)`."""
@@ -24,7 +24,7 @@ class LSTMGenerator(nn.Module):
         self.vocab_size = vocab_size
         hidden = config.hidden_size
         self.embedding = nn.Embedding(vocab_size, config.embedding_size)
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.embedding_dropout = LockedDropout(config.embedding_dropout)
         self.rnn = nn.LSTM(
             config.embedding_size,
             hidden,
@@ -32,35 +32,14 @@ class LSTMGenerator(nn.Module):
             batch_first=True,
             dropout=config.layer_dropout if config.num_layers > 1 else 0.0,
         )
-        self.output_dropout = nn.Dropout(config.output_dropout)
+        self.output_dropout = LockedDropout(config.output_dropout)
         self.projection = nn.Linear(hidden, config.embedding_size) if config.tied else nn.Identity()
         self.output = nn.Linear(config.embedding_size if config.tied else hidden, vocab_size)
         if config.tied:
             self.output.weight = self.embedding.weight
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Weights that pass signals on at full strength from the first step.
-
-        torch's own, uniform in ±1/√hidden, leave a network of this size silent for its first
-        hundreds of updates. Recurrent matrices are orthogonal (Saxe et al. 2014), those of the
-        input by Glorot & Bengio 2010; forget gates begin open (Gers et al. 2000), so that early
-        gradients reach far back.
-        """
         # A tied embedding is the output layer, too, whose logits must begin small.
-        nn.init.normal_(self.embedding.weight, std=0.1 if self.config.tied else 1.0)
-        hidden = self.config.hidden_size
-        for name, weight in self.rnn.named_parameters():
-            if name.startswith("weight_hh"):
-                for gate in torch.split(weight.data, hidden):
-                    nn.init.orthogonal_(gate)
-            elif name.startswith("weight_ih"):
-                nn.init.xavier_uniform_(weight)
-            elif name.startswith("bias_ih"):
-                nn.init.zeros_(weight)
-                weight.data[hidden : 2 * hidden] = 1
-            else:
-                nn.init.zeros_(weight)
+        nn.init.normal_(self.embedding.weight, std=0.1 if config.tied else 1.0)
+        reset_recurrent(self.rnn)
 
     def hidden(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Last layer's states `(batch, time, hidden)`, dropout applied, and the state to go on."""

@@ -13,11 +13,13 @@ from torch import Tensor
 from rnngan.errors import UserError
 from rnngan.generator.fast import FastStepper, Precision
 from rnngan.generator.lstm import LSTMGenerator
-from rnngan.layers import length_mask
 from rnngan.music.vocabulary import END, PAD, START, Grammar
 
 _COLDEST = 1e-6
 """Below this temperature the likeliest token is certain, and logits would overflow."""
+_SHRINK = 1 - 2**-20
+"""Keeps a random number next to 1 below the end of a rounded distribution function, where it would
+fall to a token of no probability. Probabilities change by 1e-6 at most, as by rounding itself."""
 _BLOCK = 16
 """Tokens drawn before anyone looks which pieces have ended."""
 
@@ -71,15 +73,16 @@ def sample(
     """Pieces drawn token by token from the softmax of the logits that the grammar allows.
 
     The same call gives the same tokens on the same machine. In float32 a piece depends on its own
-    row of `draws` alone; which other pieces are drawn beside it, and so the order of summation in
-    the products, can change it only where a random number lies within rounding (about 1e-6) of the
-    border between two tokens. In bfloat16 that margin is some 1e-2.
+    row of `draws` alone: the pieces drawn beside it, and with them the order of summation in the
+    products, can change it only where a random number lies within rounding, about 1e-6, of the
+    border between two tokens. In bfloat16 that margin is about 1e-2.
 
     Dropout is off, in whatever mode the generator is.
 
     Args:
         generator: Its vocabulary is the grammar's.
-        grammar: Of the tokenizer; no token is ever drawn that it does not allow.
+        grammar: Of the tokenizer; no token is ever drawn that it does not allow. Behind End it
+            allows PAD alone.
         draws: Random numbers in [0, 1), `(num, max_length)`; that of column `time` decides token
             `time`. A piece that has not ended after `max_length` tokens is cut there.
         temperature: Divides the logits; below 1e-6 it counts as 1e-6, the likeliest token always.
@@ -108,7 +111,7 @@ def sample(
             )
 
     device = generator.output.weight.device
-    numbers = torch.tensor(draws.T[..., None], dtype=torch.float32, device=device)
+    numbers = torch.tensor(draws.T[..., None] * _SHRINK, dtype=torch.float32, device=device)
     # Made outside of inference mode, so that the samples may be trained on.
     tokens = torch.full((num, max_length), PAD, device=device)
     tokens[:, : len(prefix)] = torch.tensor(prefix, device=device)
@@ -145,7 +148,6 @@ def sample(
 
     is_end = tokens == END
     lengths = torch.where(is_end.any(1), is_end.int().argmax(1) + 1, max_length)
-    tokens = tokens.masked_fill(~length_mask(lengths, max_length), PAD)
     return Samples(tokens=tokens[:, : int(lengths.max())], lengths=lengths)
 
 
@@ -167,9 +169,9 @@ def _after_prefix(grammar: Grammar, prefix: Sequence[int], bar: int | None) -> t
 class _Chooser:
     """Draws by inverting the distribution function, and follows the grammar's state.
 
-    Rounding can put a random number just beyond a token's share. So the token found is looked up
-    in a table of the next allowed one (the last, if there is none after it): what comes out is
-    allowed whatever the arithmetic did.
+    A device that sums in parallel can round the distribution function upwards at a token that has
+    no share. So the token found is looked up in a table of the next allowed one (the last, if there
+    is none after it): what comes out is allowed whatever the arithmetic did.
 
     With `num_bars` every state has two rows in the tables: as it is before the last bar is open,
     without End, and then once more without Bar.

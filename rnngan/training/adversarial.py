@@ -43,6 +43,7 @@ from rnngan.training.samples import sample_batch, watch
 from rnngan.training.seeds import reseed_torch, seed_for
 
 STAGE = "refine"
+_DISCRIMINATOR_WARMUP = 20  # updates over which its rate rises
 _GATE_MEMORY = 0.8  # of the running mean of the AUC that opens and closes the gate
 
 
@@ -117,7 +118,7 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
         store,
         batch_size=config.batch_size,
         max_length=config.max_length,
-        transpose=run.config.data.transpose,
+        transpose=0,
         seed=seed_for(seed, "openings"),
         openings=True,
     )
@@ -126,7 +127,7 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
         store,
         batch_size=config.batch_size // config.minibatches,
         max_length=run.config.data.max_length,
-        transpose=run.config.data.transpose,
+        transpose=0,
         seed=seed_for(seed, "excerpts"),
     )
     validation = held_out_batches(store, "validation")
@@ -430,6 +431,9 @@ def pretrain_discriminator(
     with Progress("judge", total) as inner:
         for update in range(total):
             reseed_torch(seed, "discriminator pretraining", update)
+            for group in players.discriminator_optimizer.param_groups:
+                warmth = min(1.0, (update + 1) / _DISCRIMINATOR_WARMUP)
+                group["lr"] = config.discriminator_learning_rate * warmth
             log = update_discriminator(
                 players, openings.batch(update), fakes(update), config, precision=precision, step=0
             )

@@ -106,6 +106,7 @@ def pretrain(run: Run, store: Store, *, progress: Progress, resume: bool = False
         batch_size=config.batch_size,
         max_length=data.max_length,
         transpose=data.transpose,
+        transpose_steps=round(config.transpose_rate * config.steps),
         seed=seed_for(seed, "batches"),
     )
     validation = held_out_batches(store, "validation")

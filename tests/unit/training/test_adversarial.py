@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rnngan.config import changed, preset
-from rnngan.data.batches import Batch, padded
+from rnngan.data.batches import Batch, TrainingBatches, padded
 from rnngan.errors import UserError
 from rnngan.objectives.classification import auc
 from rnngan.objectives.likelihood import negative_log_likelihood, targets_of
@@ -295,6 +295,59 @@ def test_more_steps_later_end_where_as_many_at_once_do(pretrained, new_run, stor
     refine(run, store, progress=progress_of())
     longer = new_run("run", changed(TINY, refine={"steps": 4}), resume=True)
     assert model_bytes(refine(longer, store, progress=progress_of(), resume=True)) == expected
+
+
+def test_a_crash_before_the_first_checkpoint_doubles_no_point(
+    pretrained, store, progress_of, read_log, monkeypatch
+):
+    def crash(*_, **__):
+        raise KeyboardInterrupt
+
+    run = pretrained()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "watch", crash)
+        refine(run, store, progress=progress_of())
+    assert [line["step"] for line in read_log(run, "refine")] == [0]
+    refine(run, store, progress=progress_of(), resume=True)
+    assert [line["step"] for line in read_log(run, "refine")].count(0) == 1
+
+
+def test_no_random_numbers_and_no_batch_come_twice(pretrained, store, progress_of, monkeypatch):
+    seeds, batches = [], []
+    draw_samples, batch = module.sample_batch, TrainingBatches.batch
+
+    def samples_watched(*arguments, seed, **options):
+        seeds.append(seed)
+        return draw_samples(*arguments, seed=seed, **options)
+
+    def batch_watched(self, step):
+        batches.append((self.seed, step))
+        return batch(self, step)
+
+    monkeypatch.setattr(module, "sample_batch", samples_watched)
+    monkeypatch.setattr(TrainingBatches, "batch", batch_watched)
+    refine(pretrained(discriminator_gate=1.0), store, progress=progress_of())
+    config = TINY.refine
+    steps, before = config.steps, config.discriminator_pretrain_steps
+    assert len(seeds) == before + 1 + steps == len(set(seeds))
+    per_step = config.discriminator_updates + config.epochs * config.minibatches
+    assert len(batches) == before + steps * per_step == len(set(batches))
+
+
+def test_restored_players_are_where_they_were(pretrained, store):
+    run = pretrained()
+    best = checkpoints_of(run, "pretrain").read_best()
+    players = new_players(run, best)
+    one_update(players, store, torch.arange(6.0))
+    players.kl_weight, players.smoothed_auc = 0.7, 0.9
+    state = module._state(players, stopped=False)
+    again = new_players(run, checkpoints_of(run, "pretrain").read_best())
+    module.restore(again, module._model(players, store, {}), state)
+    assert (again.kl_weight, again.smoothed_auc) == (0.7, 0.9)
+    assert same_weights(weights(players.generator), weights(again.generator))
+    one_update(players, store, torch.arange(6.0))
+    one_update(again, store, torch.arange(6.0))
+    assert same_weights(weights(players.generator), weights(again.generator))
 
 
 def watch_players(monkeypatch):

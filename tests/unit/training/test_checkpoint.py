@@ -384,6 +384,18 @@ def test_a_crash_between_files_leaves_a_sound_checkpoint(
     assert checkpoints.latest().step == 6
 
 
+def test_what_an_interrupted_save_left_ahead_does_not_push_out_the_last(
+    checkpoints, said, monkeypatch
+):
+    checkpoints.keep = 1
+    save(checkpoints, 2)
+    with crash_after(monkeypatch, 2, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        save(checkpoints, 6)
+    assert checkpoints.steps() == [2, 6]
+    save(checkpoints, 4)
+    assert checkpoints.latest().step == 4 and said == []
+
+
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_full_disk_leaves_the_last_checkpoint_whole(checkpoints, said, monkeypatch, failing):
     save(checkpoints, 2, best=True)

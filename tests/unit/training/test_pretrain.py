@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rnngan.config import changed, preset
+from rnngan.data.batches import TrainingBatches
 from rnngan.errors import UserError
 from rnngan.training import pretrain as module
 from rnngan.training.checkpoint import Checkpoints, model_bytes
@@ -230,6 +231,50 @@ def test_the_plateau_halves_the_rate_after_two_trials_in_vain(
         if "pretrain/learning_rate" in line
     ]
     assert rates == pytest.approx([0.01] * 3 + [0.005] * 3 + [0.0025] * 2)
+
+
+def test_a_resumed_run_remembers_the_best_and_the_rate(
+    new_run, store, progress_of, monkeypatch, read_log
+):
+    config = changed(
+        TINY,
+        pretrain={
+            "steps": 6,
+            "validate_every": 1,
+            "schedule": "plateau",
+            "warmup_steps": 1,
+            "learning_rate": 0.01,
+        },
+    )
+    run = new_run(config=config)
+    scripted(monkeypatch, [4.0, 5.0, 5.0])
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(run, store, progress=progress_of(interrupt_at=4))
+    scripted(monkeypatch, [4.5, 4.5, 4.5])
+    model = pretrain(run, store, progress=progress_of(), resume=True)
+    assert model.metrics["val_bits_per_token"] == 4.0
+    rates = [
+        line["pretrain/learning_rate"]
+        for line in read_log(run, "pretrain")
+        if "pretrain/learning_rate" in line
+    ]
+    assert rates == pytest.approx([0.01] * 3 + [0.005] * 2 + [0.0025])
+
+
+def test_every_step_gets_its_own_batch_after_a_resume_too(new_run, store, progress_of, monkeypatch):
+    asked = []
+    batch = TrainingBatches.batch
+
+    def watched(self, step):
+        asked.append(step)
+        return batch(self, step)
+
+    monkeypatch.setattr(TrainingBatches, "batch", watched)
+    run = new_run(config=TINY)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(run, store, progress=progress_of(interrupt_at=5))
+    pretrain(run, store, progress=progress_of(), resume=True)
+    assert asked == [0, 1, 2, 3, 4, *range(4, 9)]
 
 
 def test_a_diverging_run_stops_and_its_last_checkpoint_is_sound(
