@@ -172,13 +172,13 @@ class RefineConfig:
         "leave-one-out"
     )
     """How the discriminator's verdict becomes a gradient."""
-    steps: int = 60
+    steps: int = 40
     """Generator updates: batches of samples, each used for several epochs."""
     batch_size: int = 64
     """Samples per step."""
     max_length: int = 512
     """Tokens of a sample at most; real pieces are cut at the same length."""
-    learning_rate: float = 2e-4
+    learning_rate: float = 5e-4
     """Generator's."""
     gradient_clip: float = 1.0
     """Largest norm of either gradient."""
@@ -188,7 +188,7 @@ class RefineConfig:
     """Parts of the batch, each an update."""
     clip: float = 0.2
     """Ratio of new to old probability beyond which a token gives no more gradient (PPO)."""
-    kl_target: float = 0.01
+    kl_target: float = 0.02
     """Wanted divergence from the pretrained generator, nats per token."""
     kl_weight: float = 0.1
     """First weight of that divergence; adapted to hold the target."""
@@ -196,7 +196,7 @@ class RefineConfig:
     """Weight of the likelihood of real pieces mixed into each update."""
     discriminator_learning_rate: float = 3e-3
     """Discriminator's."""
-    discriminator_pretrain_steps: int = 150
+    discriminator_pretrain_steps: int = 100
     """Discriminator updates before the generator moves."""
     discriminator_updates: int = 2
     """Discriminator updates per step."""
