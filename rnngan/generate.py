@@ -12,7 +12,7 @@ from rnngan.music.piece import Piece
 from rnngan.training.checkpoint import Checkpoints, Model, read_model
 from rnngan.training.run import Run
 
-MAX_TOKENS = 4096
+MAX_TOKENS = 1024
 """A piece without a set number of bars ends here at the latest."""
 _BATCH = 64
 _TOKENS_PER_BAR = 128

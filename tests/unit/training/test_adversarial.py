@@ -1,3 +1,4 @@
+import copy
 import math
 import shutil
 
@@ -340,7 +341,7 @@ def test_restored_players_are_where_they_were(pretrained, store):
     players = new_players(run, best)
     one_update(players, store, torch.arange(6.0))
     players.kl_weight, players.smoothed_auc = 0.7, 0.9
-    state = module._state(players, stopped=False)
+    state = copy.deepcopy(module._state(players, stopped=False))
     again = new_players(run, checkpoints_of(run, "pretrain").read_best())
     module.restore(again, module._model(players, store, {}), state)
     assert (again.kl_weight, again.smoothed_auc) == (0.7, 0.9)
