@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -50,14 +51,12 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """Options of the demo."""
+    """Options of the demo; one that was broken off goes on where it was."""
 
     run: Path = Path("runs/demo")
     """Run folder."""
     seed: int = 0
     """Of everything random."""
-    resume: bool = False
-    """Go on from the last checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +94,9 @@ class RenderOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 for success, 2 for bad input, 130 for an interrupt."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Threads that wait by spinning take the processor from each other where something else runs:
+    # a training step beside one busy process takes half as long without.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
@@ -214,7 +216,9 @@ def _train(stages: tuple[str, ...], command: str) -> Callable[[Sequence[str]], i
 def _demo(words: Sequence[str]) -> int:
     options = parse(DemoOptions, words, "demo")
     config = dataclasses.replace(preset("base"), seed=options.seed)
-    return _follow(folder=options.run, config=config, resume=options.resume)
+    return _follow(
+        folder=options.run, config=config, resume=(options.run / "config.toml").exists()
+    )
 
 
 def _follow(*, threads: int | None = None, **plan_fields: Any) -> int:

@@ -51,16 +51,25 @@ def generated_sides(models: dict[str, Model], config: RunConfig) -> list[Side]:
     ]
 
 
-def evaluate_stages(run: Run, store: Store, *, say: Say) -> Evaluation:
+def evaluate_stages(run: Run, store: Store, *, say: Say) -> Evaluation | None:
     """Measure, print, and write `likelihood.json` and `report/`; TensorBoard gets the table, too.
+
+    One held-out piece allows no comparison: then there is no report, and `say` is told why.
 
     Raises:
         UserError: The run has no model yet, or the disk takes no more.
     """
     models = best_models(run, say=say)
     report_likelihoods(run, store, models, say=say)
+    held_out = Side(name="held-out", pieces=tuple(store.pieces("test")))
+    if len(held_out.pieces) < 2:
+        say(
+            "no report: the one held-out piece of this small corpus allows no comparison; "
+            "another run with a larger --data.test-rate, or more music, would"
+        )
+        return None
     evaluation = evaluate(
-        Side(name="held-out", pieces=tuple(store.pieces("test"))),
+        held_out,
         generated_sides(models, run.config),
         training=Side(name="training", pieces=tuple(store.pieces("train"))),
         seed=run.config.seed,

@@ -75,7 +75,7 @@ def sample(
     The same call gives the same tokens on the same machine. In float32 a piece depends on its own
     row of `draws` alone: the pieces drawn beside it, and with them the order of summation in the
     products, can change it only where a random number lies within rounding, about 1e-6, of the
-    border between two tokens. In bfloat16 that margin is about 1e-2.
+    border between two tokens. In bfloat16 that margin is about 1e-3.
 
     Dropout is off, in whatever mode the generator is.
 

@@ -432,7 +432,7 @@ def pretrain_discriminator(
         for update in range(total):
             reseed_torch(seed, "discriminator pretraining", update)
             for group in players.discriminator_optimizer.param_groups:
-                warmth = min(1.0, (update + 1) / _DISCRIMINATOR_WARMUP)
+                warmth = min(1.0, (update + 1) / min(_DISCRIMINATOR_WARMUP, total))
                 group["lr"] = config.discriminator_learning_rate * warmth
             log = update_discriminator(
                 players, openings.batch(update), fakes(update), config, precision=precision, step=0

@@ -212,6 +212,8 @@ class Checkpoints:
         for old in [s for s in self.steps() if s <= step][: -self.keep]:
             for path in self._paths(old):
                 path.unlink(missing_ok=True)
+        for path in self.folder.glob(".tmp-*"):  # of a process that was killed while it wrote
+            path.unlink(missing_ok=True)
 
     def latest(self) -> Resumed | None:
         """The last sound checkpoint; None if there never was one.

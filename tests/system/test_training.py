@@ -21,6 +21,8 @@ from rnngan.music.midi import read_midi
 from rnngan.music.piece import DRUMS, Metre, Piece, Tempo
 from rnngan.music.tokenizers.events import Events
 from rnngan.training.checkpoint import Model, read_model
+from rnngan.training.run import Run
+from rnngan.verdict import evaluate_stages
 
 
 def lines_of(run):
@@ -90,6 +92,20 @@ def test_a_run_leaves_models_that_improve_on_chance(trained):
         uniform = math.log2(len(model.tokenizer.vocabulary))
         assert 0 < model.metrics["val_bits_per_token"] < uniform
     assert model.discriminator is not None
+
+
+def test_one_held_out_piece_costs_the_report_and_no_more(trained, tmp_path):
+    """So that a folder of a dozen files can be trained on with the default split."""
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
+    run = Run.open(tmp_path / "run")
+    (run.folder / "likelihood.json").unlink()
+    store = Store.open(run.store_folder)
+    store.manifest["pieces"][int(store.indices("test")[0])]["split"] = "train"
+    assert len(store.indices("test")) == 1
+    said = []
+    assert evaluate_stages(run, store, say=said.append) is None
+    assert (run.folder / "likelihood.json").exists() and not (run.folder / "report").exists()
+    assert said[-1].startswith("no report: ")
 
 
 # The same by other ways

@@ -3,7 +3,13 @@ import math
 import pytest
 import torch
 
-from rnngan.layers import AttentionPooling, grammar_log_softmax, length_mask
+from rnngan.layers import (
+    AttentionPooling,
+    LockedDropout,
+    grammar_log_softmax,
+    length_mask,
+    reset_recurrent,
+)
 
 
 def test_length_mask():
@@ -35,6 +41,40 @@ def test_grammar_log_softmax_sends_no_gradient_into_what_may_not_come():
 def test_grammar_log_softmax_computes_in_float32():
     logits = torch.randn(2, 3).bfloat16()
     assert grammar_log_softmax(logits, torch.ones(2, 3, dtype=torch.bool)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU])
+def test_recurrent_weights_begin_at_full_strength(kind):
+    torch.manual_seed(0)
+    rnn = kind(6, 5, num_layers=2)
+    reset_recurrent(rnn)
+    for name, weight in rnn.named_parameters():
+        if name.startswith("weight_hh"):
+            for gate in weight.detach().split(5):
+                torch.testing.assert_close(gate @ gate.T, torch.eye(5))
+        elif name.startswith("bias"):
+            expected = torch.zeros_like(weight)
+            if kind is torch.nn.LSTM and name.startswith("bias_ih"):
+                expected[5:10] = 1  # input, forget, cell, output
+            assert torch.equal(weight, expected)
+        else:
+            assert 0.1 < weight.std() < 0.6
+
+
+def test_locked_dropout_drops_a_unit_for_the_whole_piece():
+    torch.manual_seed(0)
+    dropout = LockedDropout(0.25)
+    dropped = dropout(torch.ones(200, 7, 50))
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+    assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert dropped.mean().item() == pytest.approx(1, abs=0.02)  # 10,000 draws: 0.006 a deviation
+    assert not torch.equal(dropped[0], dropped[1])
+
+
+def test_locked_dropout_is_off_in_evaluation_and_at_rate_0():
+    hidden = torch.randn(2, 3, 4)
+    assert LockedDropout(0.5).eval()(hidden) is hidden
+    assert LockedDropout(0.0)(hidden) is hidden
 
 
 def pooling(hidden_size):

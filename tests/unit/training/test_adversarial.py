@@ -138,6 +138,18 @@ def test_the_discriminator_learns_to_tell_real_from_generated(players, store):
     assert same_weights(before, weights(players.generator))
 
 
+@pytest.mark.parametrize("steps", [0, 1, 3, 30])
+def test_the_discriminator_enters_the_game_at_its_full_rate(
+    pretrained, store, progress_of, read_log, steps
+):
+    run = pretrained(discriminator_pretrain_steps=steps, steps=1)
+    refine(run, store, progress=progress_of())
+    optimizer = checkpoints_of(run).latest().state["discriminator_optimizer"]
+    rates = [group["lr"] for group in optimizer["param_groups"]]
+    (logged,) = figures(read_log(run, "refine"), "discriminator_learning_rate")
+    assert rates == [logged] * len(rates) == [run.config.refine.discriminator_learning_rate] * 2
+
+
 # The generator's side
 
 

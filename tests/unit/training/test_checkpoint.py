@@ -242,6 +242,13 @@ def test_the_last_few_and_the_best_are_kept(checkpoints):
     assert same_weights(checkpoints.read_best().generator, model(2).generator)
 
 
+def test_what_a_killed_process_left_half_written_goes_with_the_next_checkpoint(checkpoints):
+    save(checkpoints, 1)
+    (checkpoints.folder / ".tmp-0123456789abcdef").write_bytes(b"half a mod")
+    save(checkpoints, 2)
+    assert not [name for name in names(checkpoints) if "tmp" in name]
+
+
 def test_stages_do_not_touch_each_other(checkpoints, said):
     save(checkpoints, 1, best=True)
     other = Checkpoints(checkpoints.folder, "refine", keep=1, say=said.append)
