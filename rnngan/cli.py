@@ -94,9 +94,11 @@ class RenderOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 for success, 2 for bad input, 130 for an interrupt."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # Threads that wait by spinning take the processor from each other where something else runs:
-    # a training step beside one busy process takes half as long without.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Threads of OpenMP that wait by spinning for long keep the processor from what else runs, and
+    # so from each other; those that sleep at once are slow to wake (docs/experiments.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Every length of batch makes oneDNN keep another set of programs, a gigabyte in the end.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
@@ -184,24 +186,30 @@ def _settings(words: Sequence[str], command: str) -> TrainOptions:
     first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     for name in ("--run", "--config", "--preset"):
         first.add_argument(name)
+    first.add_argument("--corpus", "--data.corpus", default=RunConfig().data.corpus)
     try:
         named, _ = first.parse_known_args(list(words))
     except argparse.ArgumentError as error:
         raise UserError(f"{command}: {error}") from None
-    base = preset(named.preset or "base")
+    run = Path(named.run) if named.run else _default_run(named.corpus)
     if named.config:
-        base = read_toml(Path(named.config))
-    elif named.run and (Path(named.run) / "config.toml").exists() and not named.preset:
-        base = read_toml(Path(named.run) / "config.toml")
-    return parse(TrainOptions, words, command, default=TrainOptions(settings=base))
+        settings = read_toml(Path(named.config))
+    elif named.preset or not (run / "config.toml").exists():
+        settings = preset(named.preset or "base")
+    else:
+        settings = read_toml(run / "config.toml")
+    return parse(TrainOptions, words, command, default=TrainOptions(settings=settings))
+
+
+def _default_run(corpus: str) -> Path:
+    return Path("runs") / (Path(corpus).name or "corpus")
 
 
 def _train(stages: tuple[str, ...], command: str) -> Callable[[Sequence[str]], int]:
     def run_stages(words: Sequence[str]) -> int:
         options = _settings(words, command)
-        name = Path(options.settings.data.corpus).name or "corpus"
         return _follow(
-            folder=options.run or Path("runs") / name,
+            folder=options.run or _default_run(options.settings.data.corpus),
             config=options.settings,
             stages=stages,
             store=options.store,
@@ -216,9 +224,7 @@ def _train(stages: tuple[str, ...], command: str) -> Callable[[Sequence[str]], i
 def _demo(words: Sequence[str]) -> int:
     options = parse(DemoOptions, words, "demo")
     config = dataclasses.replace(preset("base"), seed=options.seed)
-    return _follow(
-        folder=options.run, config=config, resume=(options.run / "config.toml").exists()
-    )
+    return _follow(folder=options.run, config=config, resume=(options.run / "config.toml").exists())
 
 
 def _follow(*, threads: int | None = None, **plan_fields: Any) -> int:

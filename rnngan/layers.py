@@ -5,12 +5,22 @@ Axes: `batch` pieces, `time` token positions, `vocab` tokens, `hidden` units.
 
 from __future__ import annotations
 
+import platform
+
 import torch
 from torch import Tensor, nn
 
-BFLOAT16_IS_FAST = torch.backends.mkldnn.is_available() and bool(  # type: ignore[no-untyped-call]
-    torch.ops.mkldnn._is_mkldnn_bf16_supported()  # not there in builds without the library
-)
+
+def _multiplies_in_bfloat16() -> bool:
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        # oneDNN says yes on any AVX-512, and then emulates.
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+BFLOAT16_IS_FAST = _multiplies_in_bfloat16()
 """Whether this processor multiplies in bfloat16; where it does not, emulation is slower."""
 
 

@@ -25,16 +25,13 @@ class Progress:
     Args:
         name: Of the job.
         total: Steps of the whole job.
-        done: Steps that an earlier attempt has already done.
         every_seconds: From one line to the next where there is no terminal.
     """
 
-    def __init__(
-        self, name: str, total: int, *, done: int = 0, every_seconds: float = 15.0
-    ) -> None:
+    def __init__(self, name: str, total: int, *, every_seconds: float = 15.0) -> None:
         self.name = name
         self.total = total
-        self.first = done
+        self.first = 0
         self.every_seconds = every_seconds
         self.started = self.spoke = time.monotonic()
         self._bar: Any = None
@@ -51,7 +48,7 @@ class Progress:
                 TextColumn("{task.fields[note]}", markup=False),
                 console=Console(stderr=True),
             )
-            self._task = self._bar.add_task(name, total=total, completed=done, note="")
+            self._task = self._bar.add_task(name, total=total, note="")
 
     def __enter__(self) -> Progress:
         if self._bar:
@@ -66,6 +63,11 @@ class Progress:
     ) -> None:
         if self._bar:
             self._bar.stop()
+
+    def resume(self, done: int) -> None:
+        """Start from `done` steps that an earlier attempt has done."""
+        self.first = done
+        self.started = time.monotonic()
 
     def update(self, done: int, note: str = "") -> None:
         """Show that `done` steps are done."""

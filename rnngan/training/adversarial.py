@@ -156,6 +156,7 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
         if resumed:
             restore(players, resumed.model, resumed.state)
             progress.say(f"going on after {step} steps of refinement")
+            progress.resume(step)
         else:
             log = pretrain_discriminator(
                 players, openings, held_out, config, run, store, progress=progress

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from eval.ngrams import NGramModel
-from rnngan.data.batches import held_out_batches, transposed
+from rnngan.data.batches import held_out_batches
 from rnngan.data.store import Store
 from rnngan.files import write_atomically
 from rnngan.objectives.likelihood import held_out_likelihood
@@ -26,18 +26,14 @@ class Likelihood:
     bits_per_note: float
 
 
-def ngram_likelihoods(store: Store, transpose: int, orders: tuple[int, ...]) -> list[Likelihood]:
+def ngram_likelihoods(store: Store, orders: tuple[int, ...]) -> list[Likelihood]:
     """Witten–Bell models on the test split, under the same grammar as the network.
 
-    They count the training pieces in every transposition that the network may see.
+    They count the training pieces as they stand: counting all transpositions besides makes them
+    worse (docs/experiments.md).
     """
     size = len(store.tokenizer.vocabulary)
-    draws = (np.arange(2 * transpose + 1) + 0.5) / (2 * transpose + 1)
-    training = [
-        transposed(store.piece_tokens(int(i)), store, transpose, draw)
-        for i in store.indices("train")
-        for draw in draws.tolist()
-    ]
+    training = [store.piece_tokens(int(i)) for i in store.indices("train")]
     test = [store.piece_tokens(int(i)) for i in store.indices("test")]
     grammar = store.tokenizer.grammar
     allowed = [
@@ -58,13 +54,13 @@ def ngram_likelihoods(store: Store, transpose: int, orders: tuple[int, ...]) -> 
     return found
 
 
-def network_likelihood(name: str, model: Model, store: Store, *, precision: str) -> Likelihood:
-    """A generator on the test split."""
+def network_likelihood(name: str, model: Model, store: Store) -> Likelihood:
+    """A generator on the test split, computed in float32."""
     bits, num_tokens = held_out_likelihood(
         model.generator,
         held_out_batches(store, "test"),
         store.tokenizer.grammar,
-        precision=precision,
+        precision="float32",
     )
     num_notes = sum(len(piece.notes) for piece in store.pieces("test"))
     return Likelihood(name=name, bits_per_token=bits / num_tokens, bits_per_note=bits / num_notes)
@@ -72,11 +68,9 @@ def network_likelihood(name: str, model: Model, store: Store, *, precision: str)
 
 def report_likelihoods(run: Run, store: Store, models: dict[str, Model], *, say: Say) -> None:
     """Print the table of unigram, 5-gram and these models, and keep it as `likelihood.json`."""
-    found = ngram_likelihoods(store, run.config.data.transpose, (1, 5))
+    found = ngram_likelihoods(store, (1, 5))
     for name, model in models.items():
-        found.append(
-            network_likelihood(name, model, store, precision=run.config.pretrain.precision)
-        )
+        found.append(network_likelihood(name, model, store))
     say(f"{'held-out test tunes':>20}  bits per token  bits per note")
     for row in found:
         say(f"{row.name:>20}  {row.bits_per_token:14.4f}  {row.bits_per_note:13.4f}")

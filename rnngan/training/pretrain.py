@@ -100,6 +100,7 @@ def pretrain(run: Run, store: Store, *, progress: Progress, resume: bool = False
         best_bits = resumed.state["best_bits"]
         waited, halvings = resumed.state["waited"], resumed.state["halvings"]
         progress.say(f"going on after {step} steps of pretraining")
+        progress.resume(step)
 
     batches = TrainingBatches(
         store,

@@ -59,7 +59,9 @@ def test_the_last_step_is_always_shown(capsys, now):
 
 
 def test_a_resumed_job_goes_by_its_own_pace(capsys, now):
-    with Progress("refine", 100, done=80, every_seconds=0.0) as job:
+    with Progress("refine", 100, every_seconds=0.0) as job:
+        now[0] += 1000
+        job.resume(80)
         now[0] += 10
         job.update(90)
         now[0] += 10
