@@ -17,7 +17,7 @@ from pathlib import Path
 from rnngan.config import RunConfig
 from rnngan.data.prepare import open_prepared, prepare
 from rnngan.data.store import Store
-from rnngan.progress import Progress
+from rnngan.progress import Progress, say
 from rnngan.training.run import STAGES, Run
 
 
@@ -129,8 +129,7 @@ def evaluate_run(run: Run, store: Store) -> None:
     """Compare the likelihood and the music of each stage with held-out music."""
     from rnngan.verdict import evaluate_stages
 
-    with Progress("evaluate", 1) as progress:
-        evaluate_stages(run, store, say=progress.say)
+    evaluate_stages(run, store, say=say)
 
 
 if __name__ == "__main__":

@@ -26,16 +26,25 @@ class Progress:
         name: Of the job.
         total: Steps of the whole job.
         every_seconds: From one line to the next where there is no terminal.
+        inside: The job that this one is a part of; it is shown below that one.
     """
 
-    def __init__(self, name: str, total: int, *, every_seconds: float = 15.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        *,
+        every_seconds: float = 15.0,
+        inside: Progress | None = None,
+    ) -> None:
         self.name = name
         self.total = total
         self.first = 0
         self.every_seconds = every_seconds
         self.started = self.spoke = time.monotonic()
-        self._bar: Any = None
-        if sys.stderr.isatty():
+        self._is_part = inside is not None
+        self._bar: Any = inside._bar if inside else None
+        if inside is None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
@@ -48,10 +57,11 @@ class Progress:
                 TextColumn("{task.fields[note]}", markup=False),
                 console=Console(stderr=True),
             )
+        if self._bar:
             self._task = self._bar.add_task(name, total=total, note="")
 
     def __enter__(self) -> Progress:
-        if self._bar:
+        if self._bar and not self._is_part:
             self._bar.start()
         return self
 
@@ -61,7 +71,7 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar:
+        if self._bar and not self._is_part:
             self._bar.stop()
 
     def resume(self, done: int) -> None:
@@ -95,5 +105,10 @@ class Progress:
         if self._bar:
             self._bar.console.print(line, markup=False, highlight=False)
         else:
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+            say(line)
+
+
+def say(line: str) -> None:
+    """`Say` where no bar is shown."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -68,6 +68,7 @@ def evaluate_stages(run: Run, store: Store, *, say: Say) -> Evaluation | None:
             "another run with a larger --data.test-rate, or more music, would"
         )
         return None
+    say(f"comparing {len(held_out.pieces)} held-out pieces with {', '.join(models)} music")
     evaluation = evaluate(
         held_out,
         generated_sides(models, run.config),

@@ -429,7 +429,7 @@ def pretrain_discriminator(
         )
 
     total = config.discriminator_pretrain_steps
-    with Progress("judge", total) as inner:
+    with Progress("judge", total, inside=progress) as inner:
         for update in range(total):
             reseed_torch(seed, "discriminator pretraining", update)
             for group in players.discriminator_optimizer.param_groups:
