@@ -134,16 +134,17 @@ class Monitor:
         """Show a picture, `(height, width, 3)`."""
         self._add("add_image", name, image, step, dataformats="HWC")
 
-    def pieces(self, name: str, pieces: Sequence[Piece], step: int) -> None:
-        """Show pieces as piano roll and sound."""
+    def pieces(self, pieces: Sequence[Piece], step: int) -> None:
+        """Show pieces as `piano_roll/NUMBER` and `sound/NUMBER`."""
         for i, piece in enumerate(pieces):
             if len(piece.notes) and self._writer is not None:
-                self._guarded(partial(self._show, f"{name}/{i}", piece, step))
+                self._guarded(partial(self._show, i, piece, step))
 
-    def _show(self, name: str, piece: Piece, step: int) -> None:
-        self.image(name, piano_roll_image(piece), step)
+    def _show(self, number: int, piece: Piece, step: int) -> None:
+        # Of two kinds of data under one name TensorBoard's pages show neither.
+        self.image(f"piano_roll/{number}", piano_roll_image(piece), step)
         sound = synthesise(piece, _SAMPLE_RATE, max_seconds=_AUDIO_SECONDS)
-        self._add("add_audio", name, sound[None, :], step, sample_rate=_SAMPLE_RATE)
+        self._add("add_audio", f"sound/{number}", sound[None, :], step, sample_rate=_SAMPLE_RATE)
 
     def _add(self, method: str, *arguments: Any, **options: Any) -> None:
         if self._writer is not None:

@@ -57,7 +57,7 @@ def watch(
         seed=seed_for(seed, "watch"),
     )
     pieces = [tokenizer.decode(row) for row in batch.tokens]
-    monitor.pieces("samples", pieces[:_NUM_SHOWN], step)
+    monitor.pieces(pieces[:_NUM_SHOWN], step)
     for side, music in (("real", real), ("generated", pieces)):
         for name, values in note_values(music).items():
             monitor.histogram(f"{name}/{side}", values, step)

@@ -82,7 +82,7 @@ def test_a_run_leaves_settings_log_and_curves(trained, midi_folder):
         assert shown == pytest.approx(logged)
     for stage in ("pretrain", "refine"):
         tags = events(trained, stage).Tags()
-        assert "samples/0" in tags["images"] and "samples/0" in tags["audio"]
+        assert "piano_roll/0" in tags["images"] and "sound/0" in tags["audio"]
         assert {"pitch/real", "pitch/generated"} <= set(tags["histograms"])
 
 

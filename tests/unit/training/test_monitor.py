@@ -67,16 +67,16 @@ def test_tensorboard_can_read_everything(monitor_of, tmp_path, tunes):
         monitor.scalars(2, {"pretrain/val_bits_per_token": 1.25})
         monitor.histogram("pitch/real", np.array([60.0, 62, 62]), 2)
         monitor.histogram("pitch/generated", np.array([]), 2)
-        monitor.pieces("samples", tunes[:2], 2)
+        monitor.pieces(tunes[:2], 2)
     found = events(tmp_path)
     tags = found.Tags()
     assert tags["scalars"] == ["pretrain/val_bits_per_token"]
     assert points(tmp_path, "pretrain/val_bits_per_token") == [(1, 1.5), (2, 1.25)]
     assert tags["histograms"] == ["pitch/real"]
-    assert tags["images"] == ["samples/0", "samples/1"]
-    assert tags["audio"] == ["samples/0", "samples/1"]
-    assert found.Images("samples/0")[0].step == 2
-    assert found.Audio("samples/1")[0].sample_rate == 22050
+    assert tags["images"] == ["piano_roll/0", "piano_roll/1"]
+    assert tags["audio"] == ["sound/0", "sound/1"]
+    assert found.Images("piano_roll/0")[0].step == 2
+    assert found.Audio("sound/1")[0].sample_rate == 22050
     (text,) = found.Tensors("config/text_summary")
     assert b"hidden_size = 24" in text.tensor_proto.string_val[0]
 
@@ -85,7 +85,7 @@ def test_a_piece_without_notes_shows_nothing(monitor_of, tmp_path, tunes):
     from dataclasses import replace
 
     with monitor_of() as monitor:
-        monitor.pieces("samples", [replace(tunes[0], notes=tunes[0].notes[:0])], 1)
+        monitor.pieces([replace(tunes[0], notes=tunes[0].notes[:0])], 1)
     assert events(tmp_path).Tags()["images"] == []
 
 
@@ -167,7 +167,7 @@ def test_a_broken_tensorboard_does_not_stop_the_stage(
         for step in (1, 2):
             monitor.scalars(step, {"pretrain/loss": 1.0})
             monitor.histogram("pitch", np.ones(3), step)
-            monitor.pieces("samples", tunes[:1], step)
+            monitor.pieces(tunes[:1], step)
     assert len(log(tmp_path)) == 2
     assert len(said) == 1
     assert said[0].startswith("TensorBoard cannot be written any more, going on without it")
@@ -191,7 +191,7 @@ def test_a_picture_that_cannot_be_drawn_does_not_stop_the_stage(
 
     monkeypatch.setattr(module, "piano_roll_image", broken)
     with monitor_of() as monitor:
-        monitor.pieces("samples", tunes[:1], 1)
+        monitor.pieces(tunes[:1], 1)
         monitor.scalars(1, {"a": 1.0})
     assert len(log(tmp_path)) == 1 and len(said) == 1
 
