@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from rnngan.config import GeneratorConfig
@@ -30,8 +31,8 @@ class LSTMGenerator(nn.Module):
             hidden,
             config.num_layers,
             batch_first=True,
-            dropout=config.layer_dropout if config.num_layers > 1 else 0.0,
         )
+        self.layer_dropout = LockedDropout(config.layer_dropout)
         self.output_dropout = LockedDropout(config.output_dropout)
         self.projection = nn.Linear(hidden, config.embedding_size) if config.tied else nn.Identity()
         self.output = nn.Linear(config.embedding_size if config.tied else hidden, vocab_size)
@@ -43,9 +44,29 @@ class LSTMGenerator(nn.Module):
 
     def hidden(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Last layer's states `(batch, time, hidden)`, dropout applied, and the state to go on."""
-        embedded = self.embedding_dropout(self.embedding(tokens))
-        hidden, state = self.rnn(embedded, state)
-        return self.output_dropout(hidden), state
+        hidden = self.embedding_dropout(self.embedding(tokens))
+        if state is None:
+            shape = self.config.num_layers, len(tokens), self.config.hidden_size
+            state = hidden.new_zeros(shape), hidden.new_zeros(shape)
+        ends = []
+        # Layer by layer, because nn.LSTM's own dropout draws a mask per time.
+        for i, weights in enumerate(self.rnn.all_weights):
+            if i:
+                hidden = self.layer_dropout(hidden)
+            hidden, *end = torch.lstm(
+                hidden,
+                tuple(part[i : i + 1] for part in state),
+                tuple(weights),
+                has_biases=True,
+                num_layers=1,
+                dropout=0.0,
+                train=self.training,
+                bidirectional=False,
+                batch_first=True,
+            )
+            ends.append(end)
+        last_hidden, last_cell = (torch.cat(parts) for parts in zip(*ends))
+        return self.output_dropout(hidden), (last_hidden, last_cell)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token `(..., vocab)` from hidden states `(..., hidden)`."""

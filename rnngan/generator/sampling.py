@@ -116,11 +116,10 @@ def sample(
     tokens = torch.full((num, max_length), PAD, device=device)
     tokens[:, : len(prefix)] = torch.tensor(prefix, device=device)
     with torch.inference_mode():
-        stepper = FastStepper(generator, precision=precision)
+        stepper = FastStepper(generator, batch_size=num, precision=precision)
         for time in range(len(prefix) - 1):
-            stepper.step(tokens[0, time : time + 1])
+            stepper.step(tokens[:, time])
         rows = torch.arange(num, device=device)
-        stepper.select(torch.zeros_like(rows))
         chooser = _Chooser(grammar, torch.full_like(rows, state), bar, num_bars, num_open)
         latest = tokens[:, len(prefix) - 1]
         ended = torch.zeros_like(rows, dtype=torch.bool)
