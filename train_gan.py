@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rnngan.config import RunConfig
+from rnngan.config import DataConfig, RunConfig
 from rnngan.data.prepare import open_prepared, prepare
+from rnngan.data.report import describe_store
 from rnngan.data.store import Store
 from rnngan.progress import Progress, say
 from rnngan.training.run import STAGES, Run
@@ -32,6 +33,7 @@ class Plan:
         store: A prepared corpus outside the run's folder.
         resume: Go on with what is there.
         workers: Processes that read files.
+        measure_loss: Measure what music loses on its way into tokens.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class Plan:
     store: Path | None = None
     resume: bool = False
     workers: int | None = None
+    measure_loss: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -79,19 +82,24 @@ def open_store(run: Run, plan: Plan) -> Store:
     """The run's prepared corpus, prepared now if that is wanted or needed."""
     if "prepare" not in plan.stages or run.has_begun("prepare"):
         return open_prepared(run.config.data, run.store_folder)
+    return prepare_store(
+        run.config.data,
+        run.store_folder,
+        seed=run.config.seed,
+        workers=plan.workers,
+        measure_loss=plan.measure_loss,
+    )
+
+
+def prepare_store(
+    config: DataConfig, folder: Path, *, seed: int, workers: int | None, measure_loss: bool
+) -> Store:
+    """Prepare a corpus, and say what came of it."""
     with Progress("prepare", 1) as progress:
         store = prepare(
-            run.config.data,
-            run.store_folder,
-            seed=run.config.seed,
-            workers=plan.workers,
-            progress=progress.count,
+            config, folder, seed=seed, report=measure_loss, workers=workers, progress=progress
         )
-        counts = {split: len(store.indices(split)) for split in ("train", "validation", "test")}
-        progress.say(
-            f"prepared {len(store.manifest['pieces'])} pieces {counts}, "
-            f"{store.manifest['num_rejects']} files refused: {run.store_folder}"
-        )
+        progress.say(describe_store(store))
     return store
 
 

@@ -11,21 +11,20 @@ import bisect
 import dataclasses
 import itertools
 import math
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from time import perf_counter
 
 import torch
+from common import machine, median_ratio, table
 from torch import nn
 from torch.nn import functional as F
 
 from rnngan.config import GeneratorConfig, preset
-from rnngan.data.batches import Batch, TrainingBatches, held_out_batches
+from rnngan.data.batches import Batch, TrainingBatches, augmentation_of, held_out_batches
 from rnngan.data.prepare import prepare
 from rnngan.generator.lstm import LSTMGenerator
 from rnngan.generator.sampling import sample, uniforms
@@ -44,26 +43,12 @@ HIDDEN_SIZES = (256, 512)
 BATCH_SIZES = (1, 16, 64, 256, 1024)
 
 
-def machine() -> str:
+def torch_machine() -> str:
     """What the numbers were measured on."""
-    return "\n".join(
-        [
-            f"- processor: {processor()}, {torch.get_num_threads()} threads",
-            f"- bfloat16 products: {'yes' if BFLOAT16_IS_FAST else 'no'}",
-            f"- Python {platform.python_version()}, torch {torch.__version__}",
-            f"- date: {date.today().isoformat()}",
-        ]
+    return machine(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads",
+        f"bfloat16 products: {'yes' if BFLOAT16_IS_FAST else 'no'}",
     )
-
-
-def processor() -> str:
-    """Model of the processor, as far as the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def interleaved(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
@@ -76,17 +61,6 @@ def interleaved(works: dict[str, Callable[[], object]], repeats: int) -> dict[st
             if turn:
                 seconds[name].append(perf_counter() - start)
     return seconds
-
-
-def median_ratio(slow: list[float], fast: list[float]) -> float:
-    """Median over the turns of how many times faster the second was."""
-    return statistics.median(a / b for a, b in zip(slow, fast))
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Markdown."""
-    lines = [header, ["---:"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def plain_samples(generator: LSTMGenerator, num: int, length: int) -> torch.Tensor:
@@ -222,7 +196,7 @@ def pretraining(batch_size: int, steps: int, every: int) -> str:
             store,
             batch_size=batch_size,
             max_length=config.data.max_length,
-            transpose=config.data.transpose,
+            augmentation=augmentation_of(config.data),
             seed=0,
         )
         validation = held_out_batches(store, "validation")
@@ -319,7 +293,7 @@ def main() -> None:
     arguments = parser.parse_args()
     parts = [
         "# Speed",
-        machine(),
+        torch_machine(),
         pretraining(32, arguments.steps, arguments.every),
         pretraining(64, arguments.steps // 3, arguments.every),
         sampling(arguments.length, arguments.repeats),

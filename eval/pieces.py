@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
-from rnngan.errors import RejectedFile, UserError
+from rnngan.errors import Reject, RejectedFile, UserError
 from rnngan.music.midi import MAX_BYTES, parse_midi, read_midi
 from rnngan.music.piece import Piece
 
@@ -37,13 +37,6 @@ class Track(Protocol):
 def silently(items: Sequence[Item], label: str) -> Iterable[Item]:  # noqa: ARG001
     """`Track` that shows nothing."""
     return items
-
-
-class Reject(NamedTuple):
-    """A file that was refused, and the reason code."""
-
-    file: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +149,7 @@ def load_side(
             try:
                 pieces.append(read({"source": printable(file)}))
             except RejectedFile as error:
-                rejects.append(Reject(printable(file), error.reason))
+                rejects.append(Reject(printable(file), error.reason, printable(str(error))))
     if not pieces:
         reasons = Counter(reject.reason for reject in rejects).most_common()
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
@@ -178,9 +171,9 @@ def _files(path: Path, opened: ExitStack) -> Files:
     """The music at a path; what has to stay open for reading goes on the stack."""
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        return [(p.relative_to(path).as_posix(), partial(read_midi, p)) for p in found]
+        return [(p.relative_to(path).as_posix(), partial(read_midi, p, beats="file")) for p in found]
     if path.suffix.lower() in SUFFIXES:
-        return [(path.name, partial(read_midi, path))]
+        return [(path.name, partial(read_midi, path, beats="file"))]
     if zipfile.is_zipfile(path):
         return _archive(path, opened)
     return _list(path)
@@ -222,7 +215,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, tags: dict[s
         raise RejectedFile("damaged", f"{member.filename} cannot be unpacked: {error}") from error
     except (RuntimeError, NotImplementedError) as error:  # so zipfile reports a password
         raise RejectedFile("encrypted", f"{member.filename} cannot be unpacked: {error}") from error
-    return parse_midi(data, tags)
+    return parse_midi(data, tags, beats="file")
 
 
 def _list(path: Path) -> Files:
@@ -242,7 +235,7 @@ def _list(path: Path) -> Files:
             f"{path} is neither a folder, nor a zip file, nor a text file with one path a line"
         ) from error
     named = [line.strip() for line in lines if line.strip()]
-    return [(line, partial(read_midi, path.parent / line)) for line in named]
+    return [(line, partial(read_midi, path.parent / line, beats="file")) for line in named]
 
 
 def _spread(items: Sequence[Item], limit: int | None) -> Sequence[Item]:

@@ -25,6 +25,7 @@ from rnngan.errors import UserError
 from rnngan.progress import clock
 
 Options = TypeVar("Options")
+TrainKind = TypeVar("TrainKind", bound="TrainOptions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,14 @@ class TrainOptions:
     """Threads that compute; as many as processors by default."""
     settings: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
     """Settings of the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions(TrainOptions):
+    """Options of preparation; with --store alone no run is begun."""
+
+    report: bool = False
+    """Measure what the tokens lose, and print a report; it stands in the store's report.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +91,33 @@ class GenerateOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CorporaOptions:
+    """Options of the list of corpora."""
+
+    name: tyro.conf.Positional[str | None] = None
+    """Corpus to tell all about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions:
+    """Options of inspection."""
+
+    store: tyro.conf.Positional[Path]
+    """Prepared corpus, or the folder of a run."""
+    piece: tyro.conf.Positional[str | None] = None
+    """Piece to look at: its name or title, its number, or a part of a name; by default the
+    figures of the whole corpus are shown."""
+    bars: int = 64
+    """Show so many bars of a piece."""
+    out: Path = Path("inspected")
+    """Folder for the piano roll, the MIDI file and the sound of a piece."""
+    wav: bool = True
+    """Write the sound, too."""
+    report: bool = False
+    """Show what `prepare --report` measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RenderOptions:
     """Options of rendering."""
 
@@ -99,13 +135,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Every length of batch makes oneDNN keep another set of programs, a gigabyte in the end.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(_help())
-        return 0
-    if words[0] in ("-V", "--version"):
-        print(f"rnngan {__version__}")
-        return 0
     try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(_help())
+            return 0
+        if words[0] in ("-V", "--version"):
+            print(f"rnngan {__version__}")
+            return 0
         if words[0] not in COMMANDS:
             raise UserError(
                 f"unknown command {words[0]!r}{nearest_name(words[0], list(COMMANDS))}; "
@@ -181,7 +217,7 @@ def _one_line(box: str) -> str:
     return re.sub(r"\s+", " ", plain.split("For full helptext")[0]).strip()
 
 
-def _settings(words: Sequence[str], command: str) -> TrainOptions:
+def _settings(kind: type[TrainKind], words: Sequence[str], command: str) -> TrainKind:
     """Options whose settings begin from the run's own, a file, or a preset."""
     first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     for name in ("--run", "--config", "--preset"):
@@ -198,7 +234,7 @@ def _settings(words: Sequence[str], command: str) -> TrainOptions:
         settings = preset(named.preset or "base")
     else:
         settings = read_toml(run / "config.toml")
-    return parse(TrainOptions, words, command, default=TrainOptions(settings=settings))
+    return parse(kind, words, command, default=kind(settings=settings))
 
 
 def _default_run(corpus: str) -> Path:
@@ -207,7 +243,7 @@ def _default_run(corpus: str) -> Path:
 
 def _train(stages: tuple[str, ...], command: str) -> Callable[[Sequence[str]], int]:
     def run_stages(words: Sequence[str]) -> int:
-        options = _settings(words, command)
+        options = _settings(TrainOptions, words, command)
         return _follow(
             folder=options.run or _default_run(options.settings.data.corpus),
             config=options.settings,
@@ -219,6 +255,39 @@ def _train(stages: tuple[str, ...], command: str) -> Callable[[Sequence[str]], i
         )
 
     return run_stages
+
+
+def _prepare(words: Sequence[str]) -> int:
+    options = _settings(PrepareOptions, words, "prepare")
+    settings = options.settings
+    if options.store and not options.run:
+        import train_gan
+
+        folder = options.store
+        train_gan.prepare_store(
+            settings.data,
+            folder,
+            seed=settings.seed,
+            workers=options.workers,
+            measure_loss=options.report,
+        )
+    else:
+        run = options.run or _default_run(settings.data.corpus)
+        _follow(
+            folder=run,
+            config=settings,
+            stages=("prepare",),
+            store=options.store,
+            resume=options.resume,
+            workers=options.workers,
+            measure_loss=options.report,
+        )
+        folder = options.store or run / "store"
+    if options.report:
+        from rnngan.data.inspection import report_text
+
+        print(report_text(folder))
+    return 0
 
 
 def _demo(words: Sequence[str]) -> int:
@@ -277,12 +346,34 @@ def _evaluate(words: Sequence[str]) -> int:
 
 
 def _corpora(words: Sequence[str]) -> int:
-    if words:
-        raise UserError(f"corpora takes no options, got {words[0]!r}")
-    from rnngan.data.corpora import CORPORA
+    options = parse(CorporaOptions, words, "corpora")
+    from rnngan.data.inspection import corpora_text, corpus_text
 
-    for name, corpus in CORPORA.items():
-        print(f"{name:<15} {corpus.num_pieces:>5} pieces  {corpus.title}")
+    print(corpora_text() if options.name is None else corpus_text(options.name))
+    return 0
+
+
+def _inspect(words: Sequence[str]) -> int:
+    options = parse(InspectOptions, words, "inspect")
+    from rnngan.data import inspection
+    from rnngan.data.store import Store
+    from rnngan.training.run import Run
+
+    folder = options.store
+    if (folder / "config.toml").exists():
+        folder = Run.open(folder).store_folder
+    store = Store.open(folder)
+    if options.report:
+        if options.piece is not None:
+            raise UserError("inspect: --report is about the whole corpus; leave out the piece")
+        print(inspection.report_text(folder))
+    elif options.piece is None:
+        print(inspection.statistics_text(store))
+    else:
+        index = inspection.find_piece(store, options.piece)
+        print(inspection.piece_text(store, index, bars=options.bars))
+        paths = inspection.write_piece(store, index, options.out, wav=options.wav)
+        print("\nwrote " + "\n      ".join(map(str, paths)))
     return 0
 
 
@@ -305,7 +396,8 @@ def _render(words: Sequence[str]) -> int:
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "demo": ("real corpus to trained model, music and report, in ten minutes", _demo),
     "corpora": ("list the corpora that have a name", _corpora),
-    "prepare": ("corpus to tokens on disk", _train(("prepare",), "prepare")),
+    "prepare": ("corpus to tokens on disk", _prepare),
+    "inspect": ("what is in a prepared corpus, or a piece of it to look at and hear", _inspect),
     "pretrain": ("maximum likelihood", _train(("pretrain",), "pretrain")),
     "refine": ("adversarial refinement of what was pretrained", _train(("refine",), "refine")),
     "train": (

@@ -49,22 +49,63 @@ class DataConfig:
     """From a corpus to training batches."""
 
     corpus: Annotated[str, tyro.conf.arg(aliases=["--corpus"])] = "ryans-mammoth"
-    """Name of a corpus, or a folder of MIDI, ABC or MusicXML files."""
+    """Name of a corpus; or a folder, zip or tar file of MIDI, ABC or MusicXML."""
     expand_repeats: bool = False
     """Play repeated sections of notated music twice; otherwise each is taken once."""
+    beats: Annotated[Literal["estimate", "fixed", "file"], tyro.conf.arg(aliases=["--beats"])] = (
+        "estimate"
+    )
+    """For MIDI files that were played without regard to the file's beats: estimate beats, lay a
+    fixed grid of 120 quarters a minute, or trust every file."""
+    merge_tracks: bool = False
+    """Make one track of all tracks with the same program."""
+    melody: Annotated[
+        Literal["off", "skyline", "track"], tyro.conf.arg(aliases=["--melody"])
+    ] = "off"
+    """Keep one voice: the highest note at each onset, or the track that melody_track names."""
+    melody_track: str = "melody"
+    """Part of that track's name, capitals or small."""
+    trim: bool = False
+    """Cut empty bars off both ends."""
+    only: Annotated[str, tyro.conf.arg(aliases=["--only"])] = ""
+    """Keep pieces of which this holds: metre==4/4 and polyphony<=4 (docs/data.md has all names)."""
+    tokenizer: Annotated[
+        Literal["events", "melody", "frames", "tuples", "miditok"],
+        tyro.conf.arg(aliases=["--tokenizer"]),
+    ] = "events"
+    """How music becomes tokens."""
+    velocity_bins: int = 8
+    """Loudnesses that events tell apart at most."""
+    ticks_per_step: int = 6
+    """Of melody and frames; 24 are a quarter."""
+    held: bool = True
+    """Frames tell notes that go on from notes that are struck."""
+    miditok: str = "REMI"
+    """Which tokenizer of MidiTok."""
     tags: tuple[str, ...] = ()
-    """Tags to write at the head of each piece, such as style or composer."""
+    """Tags to write at the head of each piece, such as style, composer, mode, density or folder."""
+    split: str = "random"
+    """How pieces are dealt out: random; folders, where the corpus has folders train, validation
+    and test; or a CSV file with columns name and split."""
     validation_rate: float = 0.1
     """Share of pieces that decide when to stop."""
     test_rate: float = 0.1
     """Share of pieces kept for the evaluation."""
+    max_reject_rate: Annotated[float, tyro.conf.arg(aliases=["--max-reject-rate"])] = 0.5
+    """Preparing fails when a larger share of the files cannot be read."""
     transpose: int = 5
     """Training pieces are transposed by up to so many semitones, at random, each time anew."""
+    tempo_factor: float = 1.0
+    """Tempos of training pieces are multiplied by up to this, or divided, at random."""
+    duration_factor: float = 1.0
+    """Likewise the lengths of their notes; onsets stay."""
+    velocity_jitter: int = 0
+    """Velocities of training pieces move by up to so many bins, each note for itself."""
     max_length: int = 512
     """Tokens of a training excerpt; longer pieces are cut at a bar line, at random."""
 
     def __post_init__(self) -> None:
-        _require(self, "corpus", bool, "the name of a corpus, or a folder")
+        _require(self, "corpus", bool, "the name of a corpus, a folder, or a zip or tar file")
         _require(
             self,
             "tags",
@@ -79,7 +120,13 @@ class DataConfig:
             lambda value: value + self.validation_rate < 1,
             f"below {1 - self.validation_rate:g}, what validation_rate leaves",
         )
-        _require(self, "transpose", lambda value: 0 <= value <= 12, "0 to 12")
+        _require(self, "max_reject_rate", lambda value: 0 <= value <= 1, "0 to 1")
+        _require(self, "velocity_bins", lambda value: 1 <= value <= 127, "1 to 127")
+        _require(self, "ticks_per_step", lambda value: 1 <= value <= 96, "1 to 96")
+        _require(self, "transpose", lambda value: 0 <= value <= 127, "0 to 127")
+        for name in ("tempo_factor", "duration_factor"):
+            _require(self, name, lambda value: 1 <= value <= 4, "1 to 4")
+        _require(self, "velocity_jitter", lambda value: 0 <= value <= 127, "0 to 127")
         _require(self, "max_length", lambda value: value >= 16, "at least 16")
 
 

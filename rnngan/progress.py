@@ -93,12 +93,12 @@ class Progress:
         line = f"{self.name:>9} {done}/{self.total}  {clock(now - self.started)}{left}  {note}"
         self.say(line.rstrip())
 
-    def count(self, done: int, total: int) -> None:
+    def count(self, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` are done, for jobs that learn their size on the way."""
         self.total = total
         if self._bar:
             self._bar.update(self._task, total=total)
-        self.update(done)
+        self.update(done, note)
 
     def say(self, line: str) -> None:
         """One line above the bar."""

@@ -12,6 +12,7 @@ from eval.pieces import Side
 from eval.report import terminal_table, write_report
 from eval.wording import summary
 from rnngan.config import RunConfig
+from rnngan.data.batches import MAX_HELD_OUT
 from rnngan.data.store import Store
 from rnngan.generate import generate
 from rnngan.progress import Say
@@ -61,7 +62,7 @@ def evaluate_stages(run: Run, store: Store, *, say: Say) -> Evaluation | None:
     """
     models = best_models(run, say=say)
     report_likelihoods(run, store, models, say=say)
-    held_out = Side(name="held-out", pieces=tuple(store.pieces("test")))
+    held_out = Side(name="held-out", pieces=tuple(store.pieces("test", limit=MAX_HELD_OUT)))
     if len(held_out.pieces) < 2:
         say(
             "no report: the one held-out piece of this small corpus allows no comparison; "

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from rnngan.config import preset
+from rnngan.config import DataConfig, preset
+from rnngan.data.prepare import prepare_pieces
 from rnngan.data.reading import Source
-from rnngan.data.store import write_store
 from rnngan.music.piece import Metre, Piece
 from rnngan.progress import Progress
 from rnngan.training import adversarial, pretrain
@@ -48,16 +48,11 @@ def tunes():
 @pytest.fixture(scope="session")
 def store(tunes, tmp_path_factory):
     """Twelve tunes, prepared; read only."""
-    return write_store(
-        tmp_path_factory.mktemp("corpus") / "store",
+    return prepare_pieces(
         [Source(f"{i:02}.mid", f"{i:064x}", tune) for i, tune in enumerate(tunes)],
-        [],
-        tags=(),
-        validation_rate=0.2,
-        test_rate=0.2,
+        DataConfig(corpus="tunes", validation_rate=0.2, test_rate=0.2),
+        tmp_path_factory.mktemp("corpus") / "store",
         seed=0,
-        margin=2,
-        about={"corpus": "tunes", "fingerprint": "", "settings": {}, "num_rejects": 0},
     )
 
 

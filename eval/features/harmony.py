@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.features.pitch import MUSPY, pitch_class_histogram
+from eval.features.pitch import MUSPY
 from eval.features.registry import register
 from eval.features.spans import beat_lines, cell_of, covered, merged
+from rnngan.music.keys import estimated_key, rotations
 from rnngan.music.piece import TICKS_PER_QUARTER, Piece
 
 Mode = Literal["major", "minor", "harmonic minor"]
@@ -27,23 +28,8 @@ SCALES: dict[Mode, tuple[int, ...]] = {
     "harmonic minor": (1, 0, 1, 1, 0, 1, 0, 1, 1, 0, 0, 1),
 }
 """1 where a pitch class belongs to the scale, from the tonic up; `minor` is natural minor."""
-KEY_PROFILES = (
-    (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
-    (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
-)
-"""How well each pitch class fits a major and a minor key, from the tonic up: probe-tone ratings of
-Krumhansl & Kessler 1982."""
-
-
-def rotations(profiles: Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    """Each profile on each of the twelve tonics, `(12 × profiles, 12)`, all of the first first."""
-    return np.array([np.roll(profile, root) for profile in profiles for root in range(12)], float)
-
 
 ON_ALL_TONICS = {mode: rotations([scale]) for mode, scale in SCALES.items()}
-PROFILES = rotations(KEY_PROFILES)
-CENTRED_PROFILES = PROFILES - PROFILES.mean(axis=1, keepdims=True)
-CENTRED_PROFILES /= np.linalg.norm(CENTRED_PROFILES, axis=1, keepdims=True)
 CENTROID_ANGLES = np.pi * np.arange(12)[:, None] * np.array([7 / 6, 3 / 2, 2 / 3])
 CENTROIDS = np.hstack([np.sin(CENTROID_ANGLES), np.cos(CENTROID_ANGLES)]) * [1, 1, 0.5, 1, 1, 0.5]
 """Tonal centroid of each pitch class, `(12, 6)`: its places on the circles of fifths, of minor
@@ -101,22 +87,6 @@ def out_of_key_rate(piece: Piece, *, raised_seventh: bool = False) -> float:
     outside = notes[~inside[notes["pitch"] % 12]]
     steps = np.arange(0, piece.end + SIXTEENTH, SIXTEENTH)
     return float(covered(steps, outside["start"], outside["end"]).mean())
-
-
-def estimated_key(piece: Piece) -> tuple[int, Mode] | None:
-    """Tonic (0 for C) and mode whose profile correlates best with the time each pitch class sounds.
-
-    None without notes, and where all pitch classes sound equally long. Of equals the first stands,
-    major before minor.
-
-    References:
-        Krumhansl, Cognitive Foundations of Musical Pitch, 1990 (Krumhansl & Schmuckler).
-    """
-    shares = pitch_class_histogram(piece, weight="duration")
-    if not np.ptp(shares) > 0:
-        return None
-    best = int(np.argmax(CENTRED_PROFILES @ shares))
-    return best % 12, "major" if best < 12 else "minor"
 
 
 @feature(

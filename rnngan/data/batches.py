@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from rnngan.data.store import Split, Store
+from rnngan.config import DataConfig
+from rnngan.data.augment import Augmentation, augmented
+from rnngan.data.splits import Split
+from rnngan.data.store import Store
+from rnngan.music.tokenizers.base import Tokenizer
 from rnngan.music.vocabulary import CONTINUE, PAD, Tokens
 
+MAX_HELD_OUT = 1000
+"""Pieces that a validation or test looks at: of a tenth of a huge corpus it would never end."""
 _POOL = 16
 """Batches at most that are drawn and sorted by length together, so that little is padding."""
 
@@ -27,6 +33,16 @@ class Batch:
 
     tokens: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
+
+
+def augmentation_of(config: DataConfig) -> Augmentation:
+    """The part of the settings that says how training pieces are changed."""
+    return Augmentation(
+        transpose=config.transpose,
+        tempo=config.tempo_factor,
+        duration=config.duration_factor,
+        velocity=config.velocity_jitter,
+    )
 
 
 def padded(rows: list[Tokens]) -> Batch:
@@ -49,7 +65,7 @@ class TrainingBatches:
         store: Prepared corpus.
         batch_size: Excerpts per step, over all ranks.
         max_length: Tokens of an excerpt at most.
-        transpose: Semitones of random transposition, both ways, as far as the vocabulary reaches.
+        augmentation: How pieces are changed, each time anew.
         seed: Of everything random here.
         transpose_steps: From this step on pieces stay in their own keys; by default never.
         openings: Only beginnings of pieces, cut at `max_length`.
@@ -61,7 +77,7 @@ class TrainingBatches:
         *,
         batch_size: int,
         max_length: int,
-        transpose: int,
+        augmentation: Augmentation,
         seed: int,
         transpose_steps: int | None = None,
         openings: bool = False,
@@ -69,7 +85,8 @@ class TrainingBatches:
         self.store = store
         self.batch_size = batch_size
         self.max_length = max_length
-        self.transpose = transpose
+        self.augmentation = augmentation
+        self.in_own_keys = replace(augmentation, transpose=0)
         self.seed = seed
         self.transpose_steps = transpose_steps
         self.openings = openings
@@ -88,12 +105,13 @@ class TrainingBatches:
         if num_ranks > self.batch_size:
             raise ValueError(f"{self.batch_size} rows are too few for {num_ranks} ranks")
         rows = self._pool(step // self.pool_size)[step % self.pool_size]
-        draws = np.random.default_rng([self.seed, 2, step]).random((self.batch_size, 2))
-        mine = slice(rank, None, num_ranks)
         own_keys = self.transpose_steps is not None and step >= self.transpose_steps
-        reach = 0 if own_keys else self.transpose
+        augmentation = self.in_own_keys if own_keys else self.augmentation
         return padded(
-            [self._excerpt(int(i), reach, *draw) for i, draw in zip(rows[mine], draws[mine])]
+            [
+                self._excerpt(int(rows[row]), augmentation, [self.seed, 2, step, row])
+                for row in range(rank, self.batch_size, num_ranks)
+            ]
         )
 
     def _epoch_order(self, epoch: int) -> npt.NDArray[np.int64]:
@@ -111,69 +129,54 @@ class TrainingBatches:
         random = np.random.default_rng([self.seed, 1, pool])
         return np.asarray(batches[random.permutation(self.pool_size)])
 
-    def _excerpt(self, index: int, reach: int, place: float, shift: float) -> Tokens:
-        tokens = self.store.piece_tokens(index)
+    def _excerpt(self, index: int, augmentation: Augmentation, seed: list[int]) -> Tokens:
+        tokens, tokenizer = self.store.piece_tokens(index), self.store.tokenizer
+        random = np.random.default_rng(seed)
         if not self.openings:
-            tokens = excerpt(tokens, self.store, self.max_length, place)
-        return transposed(tokens[: self.max_length], self.store, reach, shift)
+            tokens = excerpt(tokens, tokenizer, self.max_length, random.random())
+        return augmented(tokens[: self.max_length], tokenizer, augmentation, random)
 
 
-def excerpt(tokens: Tokens, store: Store, max_length: int, place: float) -> Tokens:
-    """At most `max_length` tokens of a piece, from a bar line on.
+def excerpt(tokens: Tokens, tokenizer: Tokenizer, max_length: int, place: float) -> Tokens:
+    """At most `max_length` tokens of a piece, from a bar line on, or from anywhere without bars.
 
     The opening is chosen as often as any other stretch of its length; an excerpt from the middle
-    begins with Continue and the metre and tempo that are in force there.
+    begins with Continue and the tags, metre and tempo that are in force there.
 
     Args:
         tokens: A whole piece.
-        store: Whose vocabulary this is.
+        tokenizer: Of the tokens.
         max_length: Of the excerpt.
         place: At least 0 and below 1; where to cut.
     """
     if len(tokens) <= max_length:
         return tokens
-    bars = np.flatnonzero(tokens == store.tokenizer.bar)
-    later = bars[(bars > bars[0]) & (bars <= len(tokens) - max_length // 2)]
-    openings = max_length / len(tokens)
-    if place < openings or not len(later):
+    last = len(tokens) - max_length // 2
+    if tokenizer.bar is None:
+        head, later = tokens[:1].copy(), np.arange(2, last + 1)
+    else:
+        bars = np.flatnonzero(tokens == tokenizer.bar)
+        head, later = tokens[: bars[0]].copy(), bars[(bars > bars[0]) & (bars <= last)]
+    opening = max_length / len(tokens)
+    if place < opening or not len(later):
         return tokens[:max_length]
-    first = int(later[int((place - openings) / (1 - openings) * len(later))])
-    head = tokens[: bars[0]].copy()
+    first = int(later[int((place - opening) / (1 - opening) * len(later))])
     head[0] = CONTINUE
     for kind in ("Metre", "Tempo"):
-        ids = store.tokenizer.vocabulary.ids(kind)
+        ids = tokenizer.vocabulary.ids(kind)
         said = tokens[:first][(tokens[:first] >= ids.start) & (tokens[:first] < ids.stop)]
         if len(said):
             head[(head >= ids.start) & (head < ids.stop)] = said[-1]
     return np.concatenate([head, tokens[first : first + max_length - len(head)]])
 
 
-def transposed(tokens: Tokens, store: Store, reach: int, draw: float) -> Tokens:
-    """Tokens moved by a random number of semitones; drums stay.
-
-    Args:
-        tokens: A piece or an excerpt.
-        store: Whose vocabulary this is.
-        reach: Semitones at most, down or up; fewer where the vocabulary ends.
-        draw: At least 0 and below 1; picks among the transpositions that fit, each alike.
-    """
-    ids = store.tokenizer.vocabulary.ids("Pitch")
-    pitched = (tokens >= ids.start) & (tokens < ids.stop)
-    if not reach or not pitched.any():
-        return tokens
-    down = min(reach, int(tokens[pitched].min()) - ids.start)
-    up = min(reach, ids.stop - 1 - int(tokens[pitched].max()))
-    moved = tokens.astype(np.int64)
-    moved[pitched] += int(draw * (down + up + 1)) - down
-    return moved.astype(np.uint16)
-
-
 def held_out_batches(store: Store, split: Split, *, max_tokens: int = 32768) -> list[Batch]:
-    """Every piece of a split once and whole, longest first, with at most `max_tokens` a batch.
+    """Pieces of a split once and whole, longest first, with at most `max_tokens` a batch.
 
-    Padding counts; a piece that is longer alone gets a batch of its own.
+    No more than `MAX_HELD_OUT` pieces are taken, evenly spread. Padding counts; a piece that is
+    longer alone gets a batch of its own.
     """
-    pieces = [store.piece_tokens(int(i)) for i in store.indices(split)]
+    pieces = [store.piece_tokens(i) for i in store.indices(split, limit=MAX_HELD_OUT).tolist()]
     pieces.sort(key=len, reverse=True)
     cuts = [0]
     for i in range(len(pieces)):

@@ -5,22 +5,16 @@ The tunes need music21 for its files alone, the chorales, in MusicXML, are read 
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import importlib.util
-import json
 import os
-import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from rnngan.config import nearest_name
-from rnngan.data.pieces_file import load_pieces, save_pieces
-from rnngan.data.reading import Progress, Reject, Source, music_files, read_folder
+from rnngan.data.reading import find_files
 from rnngan.errors import UserError
 
-READER_VERSION = 2
-"""Goes up when the same file comes to be read as other notes; older caches then count no more."""
 MUSIC21_RIGHTS = (
     "To the best of our knowledge, the each piece of music in the corpus is either out of "
     "copyright in the United States or is licensed for use, though there may be restrictions on "
@@ -39,7 +33,10 @@ class Corpus:
         folder: Where its files lie, below music21's `corpus`.
         suffix: Of the files that belong to it.
         num_parts: Parts of a piece that belongs to it; None for any number.
+        program: What all parts are played with, whatever some files say; None for what they say.
         num_pieces: How many pieces there are, in music21 10.5.
+        metres: Pieces that begin in each metre.
+        keys: Pieces in each key, as the files name it; a few name none.
         source: Who printed it, and who encoded it.
         rights: What its own files say, beside `MUSIC21_RIGHTS`.
     """
@@ -49,9 +46,18 @@ class Corpus:
     folder: str
     suffix: str = ".abc"
     num_parts: int | None = None
+    program: int | None = None
     num_pieces: int
+    metres: Mapping[str, int]
+    keys: Mapping[str, int]
     source: str
     rights: str
+
+
+def _counts(text: str) -> dict[str, int]:
+    """From `G major 3, D major 2`."""
+    items = (item.rpartition(" ") for item in text.split(", "))
+    return {name: int(count) for name, _, count in items}
 
 
 CORPORA = {
@@ -62,6 +68,14 @@ CORPORA = {
             title="Ryan's Mammoth Collection: reels, hornpipes, jigs, strathspeys, clogs",
             folder="ryansMammoth",
             num_pieces=1059,
+            metres=_counts("2/4 462, 2/2 301, 6/8 200, 4/4 54, 9/8 41, 12/8 1"),
+            keys=_counts(
+                "G major 295, D major 265, A major 157, Bb major 94, F major 65, C major 47, "
+                "A minor 24, E minor 18, G minor 14, A dorian 13, D mixolydian 10, E dorian 10, "
+                "E major 10, A mixolydian 8, Eb major 6, B minor 5, D minor 5, G lydian 4, "
+                "E mixolydian 2, G mixolydian 2, B dorian 1, B phrygian 1, C dorian 1, "
+                "D lydian 1, G dorian 1"
+            ),
             source="Boston 1883; encoded by Ray Davies, John Chambers, Bob Puckette, John Walsh "
             "and others",
             rights="Names of the encoders; no licence.",
@@ -71,6 +85,17 @@ CORPORA = {
             title="O'Neill's Music of Ireland: airs, jigs, reels, hornpipes, marches",
             folder="oneills1850",
             num_pieces=2009,
+            metres=_counts(
+                "6/8 662, 2/2 561, 4/4 243, 2/4 224, 3/4 217, 9/8 87, 3/8 8, 1/4 2, 12/8 2, "
+                "1/2 1, 5/4 1, 6/4 1"
+            ),
+            keys=_counts(
+                "G major 752, D major 546, A major 222, E minor 87, G minor 86, A minor 85, "
+                "C major 63, D minor 44, F major 38, Bb major 20, D mixolydian 14, "
+                "A mixolydian 11, B minor 8, A dorian 6, C minor 4, G mixolydian 4, D dorian 3, "
+                "G dorian 3, B major 2, B phrygian 2, E dorian 2, A phrygian 1, D lydian 1, "
+                "D phrygian 1, Eb major 1, F mixolydian 1, F# minor 1, G lydian 1"
+            ),
             source="Chicago 1903, 1,850 melodies, some in two encodings; encoded by many hands, "
             "named tune by tune",
             rights="Names of the encoders; no licence.",
@@ -80,6 +105,15 @@ CORPORA = {
             title="Aird's Selection of Scotch, English, Irish and Foreign Airs",
             folder="airdsAirs",
             num_pieces=1180,
+            metres=_counts(
+                "4/4 378, 6/8 338, 2/4 241, 2/2 128, 3/4 50, 9/8 28, 3/8 9, 6/4 4, 12/8 3, 3/2 1"
+            ),
+            keys=_counts(
+                "D major 455, G major 453, E minor 59, A mixolydian 38, A dorian 33, A minor 33, "
+                "C major 25, B minor 22, A major 12, D mixolydian 10, E dorian 9, F major 9, "
+                "D minor 5, G dorian 4, G minor 3, Bb major 2, D dorian 2, G lydian 2, "
+                "G mixolydian 2"
+            ),
             source="Glasgow, six volumes from 1778 on; encoded by Jack Campin, 2009",
             rights="Name of the encoder; no licence.",
         ),
@@ -89,7 +123,14 @@ CORPORA = {
             folder="bach",
             suffix=".mxl",
             num_parts=4,
+            program=0,
             num_pieces=364,
+            metres=_counts("4/4 328, 3/4 35, 3/2 1"),
+            keys=_counts(
+                "A minor 55, G major 36, A major 31, D minor 31, G minor 31, D major 27, "
+                "B minor 26, Bb major 25, C major 25, E minor 25, F major 22, Eb major 11, "
+                "E major 8, F# minor 6, C minor 3, Ab major 1, F minor 1"
+            ),
             source="MusicXML of Margaret Greentree's edition, converted with music21",
             rights="Most files bear the line 'PDF © 2004 Margaret Greentree' (a few: 2003); "
             "no licence.",
@@ -98,25 +139,26 @@ CORPORA = {
 }
 
 
-def read_corpus(
-    name: str,
-    *,
-    cache: Path | None = None,
-    expand_repeats: bool = False,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[list[Source], list[Reject]]:
-    """All pieces of a named corpus, in the order of their file names, and the files refused.
+@dataclass(frozen=True, kw_only=True)
+class CorpusFiles:
+    """Where the files of a named corpus are, and where its readings are kept.
 
-    Each piece has the tags `corpus` and `source` besides its own. What was read is kept in the
-    cache, under a name that changes with the files, the reader and `expand_repeats`.
+    Attributes:
+        folder: Below which they lie.
+        paths: In their order.
+        cache: Folder for what was read, so that nothing is read twice.
+    """
 
-    Args:
-        name: One of `CORPORA`.
-        cache: Folder to keep it in; by default `$RNNGAN_CACHE`, or else `~/.cache/rnngan`.
-        expand_repeats: Play repeats as written, instead of every section once.
-        workers: Processes that read; as many as there are processors by default.
-        progress: Told how many files are done.
+    corpus: Corpus
+    folder: Path
+    paths: list[str]
+    cache: Path
+
+
+def corpus_files(name: str) -> CorpusFiles:
+    """The files of a named corpus.
+
+    The cache is `$RNNGAN_CACHE`, or else `~/.cache/rnngan`.
 
     Raises:
         UserError: There is no such corpus, or music21 is not installed.
@@ -128,43 +170,14 @@ def read_corpus(
         )
     corpus = CORPORA[name]
     folder = _music21_folder() / "corpus" / corpus.folder
-    digests = {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in music_files(folder)
-    }
-    version = importlib.metadata.version("music21")
-    identity = [READER_VERSION, version, expand_repeats, sorted(digests.items())]
-    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-    cached = (cache or _default_cache()) / f"{name}-{key[:16]}.npz"
-    if cached.exists():
-        try:
-            return [
-                Source(name := piece.tags["source"], digests[name.partition("#")[0]], piece)
-                for piece in load_pieces(cached)
-            ], []
-        except UserError:
-            pass  # damaged: read and written anew
-    found, rejects = read_folder(
-        folder, expand_repeats=expand_repeats, workers=workers, progress=progress
+    configured = os.environ.get("RNNGAN_CACHE")
+    cache = Path(configured) if configured else Path.home() / ".cache" / "rnngan"
+    return CorpusFiles(
+        corpus=corpus,
+        folder=folder,
+        paths=find_files(folder, lambda name: name.endswith(corpus.suffix)),
+        cache=cache / name,
     )
-    sources = [
-        source._replace(
-            piece=replace(
-                source.piece,
-                tags={**source.piece.tags, "corpus": name, "source": source.name},
-            )
-        )
-        for source in found
-        if source.name.partition("#")[0].endswith(corpus.suffix)
-        and corpus.num_parts in (None, len(source.piece.track_names))
-    ]
-    if not rejects:  # otherwise the next reading shows them again
-        try:
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            save_pieces(cached, [source.piece for source in sources])
-        except (OSError, UserError) as error:
-            warnings.warn(f"{name} is not kept for the next time: {error}", stacklevel=2)
-    return sources, rejects
 
 
 def _music21_folder() -> Path:
@@ -177,8 +190,3 @@ def _music21_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise UserError('named corpora lie in music21: pip install "rnngan[corpora]"')
     return Path(spec.submodule_search_locations[0])
-
-
-def _default_cache() -> Path:
-    configured = os.environ.get("RNNGAN_CACHE")
-    return Path(configured) if configured else Path.home() / ".cache" / "rnngan"

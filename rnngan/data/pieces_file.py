@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from rnngan.data.arrays import load_arrays
 from rnngan.errors import UserError
 from rnngan.files import write_atomically
-from rnngan.music.piece import NOTE, Metre, Piece, Tempo
+from rnngan.music.piece import NOTE, Metre, Piece, Tempo, Timing
 
 
 def save_pieces(path: Path, pieces: Sequence[Piece]) -> None:
@@ -27,17 +28,18 @@ def save_pieces(path: Path, pieces: Sequence[Piece]) -> None:
             "tempos": piece.tempos,
             "tags": dict(piece.tags),
             "track_names": piece.track_names,
+            "timing": piece.timing,
         }
         for piece in pieces
     ]
     file = io.BytesIO()
-    np.savez_compressed(
+    np.savez(
         file,
         notes=np.concatenate(notes) if notes else np.empty(0, NOTE),
         offsets=np.cumsum([0, *map(len, notes)], dtype=np.int64),
         about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8),
     )
-    write_atomically(path, file.getvalue())
+    write_atomically(path, file.getvalue(), lasting=False)  # damage shows when it is read
 
 
 def load_pieces(path: Path) -> list[Piece]:
@@ -47,13 +49,10 @@ def load_pieces(path: Path) -> list[Piece]:
         UserError: The file is missing or damaged.
     """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            notes, offsets, about = (
-                file["notes"],
-                file["offsets"],
-                json.loads(file["about"].tobytes()),
-            )
-        if notes.dtype != NOTE or offsets[0] != 0 or offsets[-1] != len(notes):
+        arrays = load_arrays(path, {"notes": NOTE, "offsets": np.int64, "about": np.uint8})
+        notes, offsets = arrays["notes"], arrays["offsets"]
+        about = json.loads(arrays["about"].tobytes())
+        if offsets[0] != 0 or offsets[-1] != len(notes) or np.any(np.diff(offsets) < 0):
             raise ValueError("its parts do not fit together")
         return [
             Piece(
@@ -62,6 +61,7 @@ def load_pieces(path: Path) -> list[Piece]:
                 tempos=tuple(Tempo(*tempo) for tempo in one["tempos"]),
                 tags=one["tags"],
                 track_names=tuple(one["track_names"]),
+                timing=Timing(*one["timing"]),
             )
             for start, end, one in zip(offsets[:-1], offsets[1:], about, strict=True)
         ]

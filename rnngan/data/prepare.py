@@ -1,24 +1,86 @@
-"""A corpus, named or a folder, to a store on disk."""
+"""A corpus, named or one's own, to a store on disk.
+
+Two passes over shards of files in worker processes: read and clean, then, with a tokenizer fitted
+to everything, encode. Of a piece the parent holds its path and a few numbers, so that a hundred
+thousand files take little more memory than a thousand. Shards lie in `.NAME.part` beside the
+store until it is whole; whoever breaks off and begins again finds them there.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from dataclasses import asdict
+import os
+import shutil
+import tempfile
+import warnings
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from rnngan import __version__
 from rnngan.config import DataConfig, nearest_name
-from rnngan.data.corpora import CORPORA, read_corpus
-from rnngan.data.reading import Progress, Reject, Source, read_folder
-from rnngan.data.store import Store, write_store
-from rnngan.errors import UserError
-from rnngan.music.piece import Piece
+from rnngan.data.archives import ARCHIVE_SUFFIXES, is_archive, unpack
+from rnngan.data.cleaning import Cleaning
+from rnngan.data.corpora import CORPORA, corpus_files
+from rnngan.data.duplicates import Signature, groups, signature
+from rnngan.data.reading import (
+    MUSIC_SUFFIXES,
+    MusicFile,
+    Reading,
+    Source,
+    find_files,
+    name_below,
+    sha256_of,
+    suffix_of,
+)
+from rnngan.data.report import ReportBuilder
+from rnngan.data.shards import (
+    FILES_PER_SHARD,
+    READER_VERSION,
+    EncodedShard,
+    EncodeJob,
+    ReadJob,
+    Shard,
+    clean_shard,
+    contents_digest,
+    encode_pieces,
+    encode_shard,
+    load_shard,
+    read_shard,
+)
+from rnngan.data.splits import Split, official_split, split_by_group
+from rnngan.data.store import Store, StoreWriter, rejects_csv
+from rnngan.data.workers import Team
+from rnngan.errors import Reject, RejectedFile, UserError
+from rnngan.files import write_atomically
+from rnngan.music.tokenizers.base import Codec
+from rnngan.music.tokenizers.registry import fit_codec
+from rnngan.music.tokenizers.summary import Summary
+from rnngan.progress import Progress
 
-_STORED_SETTINGS = ("expand_repeats", "tags", "validation_rate", "test_rate")
-"""Settings that change the store; the others act when batches are drawn."""
+try:
+    import fcntl
+except ImportError:  # not on Windows: there nothing keeps two processes apart
+    fcntl = None  # type: ignore[assignment]
+
+_NOT_STORED = (
+    *("transpose", "tempo_factor", "duration_factor", "velocity_jitter", "max_length"),
+    "max_reject_rate",
+)
+"""Settings that act when batches are drawn, or say when to give up; all others change the store."""
 _MARGIN = 6
+"""Semitones of room for transposition in the vocabulary."""
+NOT_DAMAGE = ("filtered", "no_melody")
+"""Reasons by which a sound piece is left out."""
 
 
 def prepare(
@@ -26,52 +88,130 @@ def prepare(
     folder: Path,
     *,
     seed: int,
+    report: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Store:
     """The store of a corpus, made if it is not there yet.
 
     Args:
-        config: Which corpus, and how to read and split it.
+        config: Which corpus, and how to read, clean, tokenize and split it.
         folder: The store's: new, empty, or one that holds this very corpus, which is opened.
         seed: Of the split.
+        report: Measure what the tokens lose, too; it stands in the store's `report.json`.
         workers: Processes that read; as many as there are processors by default.
-        progress: Told how many files are done.
+        progress: Shows how many files are done, and what was refused.
 
     Raises:
-        UserError: No such corpus, nothing in it to read, too little to split, or the folder holds
-            something else.
+        UserError: No such corpus, nothing in it to read, too much of it damaged, too little to
+            split, or the folder holds something else.
     """
-    sources, rejects = read_sources(config, workers=workers, progress=progress)
-    settings = {name: value for name, value in asdict(config).items() if name in _STORED_SETTINGS}
-    pieces = [(source.name, _content(source.piece, config.tags)) for source in sources]
-    identity = [settings, seed, _MARGIN, pieces]
-    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    if (folder / "manifest.json").exists():
-        store = Store.open(folder)
-        if store.manifest.get("fingerprint") != fingerprint:
-            raise UserError(
-                f"{folder} already holds another prepared corpus "
-                f"({store.manifest.get('corpus')}); choose another folder, or delete it"
+    folder = folder.resolve()
+    with _scratch_of(folder) as scratch:
+        files = _find_corpus(config)
+        if (folder / "manifest.json").exists():
+            store = Store.open(folder)
+            if store.manifest.get("fingerprint") != _fingerprint(config, seed, files):
+                raise UserError(
+                    f"{folder} already holds another prepared corpus "
+                    f"({store.manifest.get('corpus')}); choose another folder, or delete it"
+                )
+            return store
+        _check_empty(folder)
+        files = _unpacked(files, scratch)
+        with (
+            Signatures(scratch / "signatures") as signatures,
+            Team(workers, most=len(files.shards)) as team,
+        ):
+            corpus = _read(config, files, scratch, team, signatures, progress)
+            _check_rejects(config, corpus, folder)
+
+            def encoded(codec: Codec) -> Iterator[EncodedShard]:
+                jobs = [EncodeJob(stem, codec.to_json(), report) for stem in corpus.stems]
+                told = Progress("tokens", len(jobs), inside=progress) if progress else None
+                for done, shard in enumerate(team.results(encode_shard, jobs), 1):
+                    yield shard
+                    if told:
+                        told.update(done)
+
+            return _write(
+                config,
+                folder,
+                scratch / "store",
+                seed=seed,
+                corpus=corpus,
+                encoded=encoded,
+                fingerprint=_fingerprint(config, seed, files, corpus.digests),
+                report=report,
             )
-        return store
-    return write_store(
-        folder,
-        sources,
-        rejects,
+
+
+def prepare_pieces(
+    sources: Sequence[Source],
+    config: DataConfig,
+    folder: Path,
+    *,
+    seed: int,
+    rejects: Sequence[Reject] = (),
+) -> Store:
+    """The store of pieces that are in memory already.
+
+    Args:
+        sources: At least three distinct pieces.
+        config: How to clean, tokenize and split them; `corpus` is but a name here.
+        folder: The store's: new or empty.
+        seed: Of the split.
+        rejects: For `rejects.csv`.
+
+    Raises:
+        UserError: Too few pieces, or the folder cannot be written.
+    """
+    folder = folder.resolve()
+    shard = clean_shard(
+        Shard(list(sources), list(rejects)),
+        cleaning=cleaning_of(config),
         tags=config.tags,
-        validation_rate=config.validation_rate,
-        test_rate=config.test_rate,
-        seed=seed,
-        margin=_MARGIN,
-        about={
-            "corpus": config.corpus,
-            "fingerprint": fingerprint,
-            "settings": settings,
-            "num_rejects": len(rejects),
-            "versions": {"rnngan": __version__} | _versions("symusic", "music21", "pretty_midi"),
-        },
+        common_tags={},
+        num_parts=None,
     )
+    _check_empty(folder)
+    with (
+        _scratch_of(folder) as scratch,
+        Signatures(scratch / "signatures") as signatures,
+    ):
+        pieces = [source.piece for source in shard.sources]
+        signatures.extend([signature(piece) for piece in pieces])
+        corpus = _Corpus(
+            num_files=len(sources) + len(rejects),
+            num_pieces=len(pieces),
+            summary=Summary.of_all(pieces),
+            signatures=signatures,
+            rejects=shard.rejects,
+            names=lambda: (source.name for source in shard.sources),
+        )
+        digest = contents_digest([(source.name, source.sha256) for source in sources])
+        return _write(
+            config,
+            folder,
+            scratch / "store",
+            seed=seed,
+            corpus=corpus,
+            encoded=lambda codec: iter([encode_pieces(shard, codec, report=False)]),
+            fingerprint=_hash([_stored_settings(config), seed, digest]),
+            report=False,
+        )
+
+
+def _check_empty(folder: Path) -> None:
+    """Find out before all the work whether its result can stand there.
+
+    Raises:
+        UserError: It cannot.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(
+            f"{folder} is not empty and holds no prepared corpus; choose another folder"
+        )
 
 
 def open_prepared(config: DataConfig, folder: Path) -> Store:
@@ -81,8 +221,7 @@ def open_prepared(config: DataConfig, folder: Path) -> Store:
         UserError: There is none, or it was prepared with other settings.
     """
     store = Store.open(folder)
-    made = {"corpus": store.manifest.get("corpus"), **store.manifest.get("settings", {})}
-    for name, was in made.items():
+    for name, was in store.manifest.get("settings", {}).items():
         now = json.loads(json.dumps(getattr(config, name, None)))  # a list for a tuple
         if was != now:
             raise UserError(
@@ -92,39 +231,498 @@ def open_prepared(config: DataConfig, folder: Path) -> Store:
     return store
 
 
-def _content(piece: Piece, tags: tuple[str, ...]) -> str:
-    """Hash of all that becomes tokens."""
-    about = repr((piece.metres, piece.tempos, [piece.tags.get(tag) for tag in tags]))
-    return hashlib.sha256(piece.notes.tobytes() + about.encode()).hexdigest()
+def read_sources(
+    config: DataConfig, *, workers: int | None = None, progress: Progress | None = None
+) -> tuple[list[Source], list[Reject]]:
+    """All pieces of a corpus, cleaned, in memory; and what was refused.
+
+    Raises:
+        UserError: No such corpus, or nothing in it to read.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        files = _unpacked(_find_corpus(config), scratch)
+        with (
+            Signatures(scratch / "signatures") as signatures,
+            Team(workers, most=len(files.shards)) as team,
+        ):
+            corpus = _read(config, files, scratch, team, signatures, progress)
+        shards = [shard for stem in corpus.stems if (shard := load_shard(stem))]
+        return [source for shard in shards for source in shard.sources], corpus.rejects
+
+
+class _Archive(NamedTuple):
+    """An archive among the files of a corpus.
+
+    Attributes:
+        prefix: Of the names of what is in it; none for an archive that is the whole corpus.
+    """
+
+    path: str
+    name: str
+    sha256: str
+    prefix: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Files:
+    """The files of a corpus, in shards.
+
+    Attributes:
+        shards: The files' paths.
+        roots: Folders that the paths lie below, with what replaces them in names.
+        num_plain: So many of the shards hold files that lie open; the rest come from archives.
+        archives: Those among the files.
+        rejects: Archives, and what in them is not to be unpacked.
+        cache: Folder for shards as read.
+    """
+
+    shards: list[list[str]]
+    roots: tuple[tuple[str, str], ...]
+    num_plain: int
+    archives: tuple[_Archive, ...] = ()
+    rejects: tuple[Reject, ...] = ()
+    common_tags: dict[str, str]
+    num_parts: int | None = None
+    program: int | None = None
+    cache: Path | None = None
+
+    @property
+    def num_files(self) -> int:
+        return sum(map(len, self.shards))
+
+    def music_files(self, shard: list[str]) -> tuple[MusicFile, ...]:
+        """The files of a shard, with their names."""
+        found = []
+        for path in shard:
+            # From the last on: what was unpacked may lie in the folder of the corpus.
+            root, prefix = next(r for r in reversed(self.roots) if path.startswith(r[0]))
+            found.append(MusicFile(prefix + name_below(root, path), path))
+        return tuple(found)
+
+
+def _find_corpus(config: DataConfig) -> _Files:
+    """Where the files of a corpus are, but for those in archives.
+
+    Raises:
+        UserError: There is no such corpus, or nothing in it is music by its name.
+    """
+    if config.corpus in CORPORA:
+        named = corpus_files(config.corpus)
+        shards = _in_shards(named.paths)
+        return _Files(
+            shards=shards,
+            roots=((f"{named.folder}{os.sep}", ""),),
+            num_plain=len(shards),
+            common_tags={"corpus": config.corpus},
+            num_parts=named.corpus.num_parts,
+            program=named.corpus.program,
+            cache=named.cache / ("repeats" if config.expand_repeats else "once"),
+        )
+    place = Path(config.corpus)
+    if not place.exists() and place.name == config.corpus:
+        raise UserError(
+            f"unknown corpus {config.corpus!r}{nearest_name(config.corpus, list(CORPORA))}; "
+            f"named corpora are {', '.join(CORPORA)}; anything else must be an existing folder, "
+            "or a zip or tar file"
+        )
+    if place.is_file():
+        found, root = [str(place)], f"{place.parent}{os.sep}"
+        if not is_archive(place):
+            raise UserError(f"{place} is not a folder, nor a zip or tar file")
+    else:
+        found, root = find_files(place, _wanted), f"{place}{os.sep}"
+    if not found:
+        raise _no_music(place)
+    shards = _in_shards(list(filter(_is_music, found)))
+    return _Files(
+        shards=shards,
+        roots=((root, ""),),
+        num_plain=len(shards),
+        archives=tuple(
+            _Archive(path, name, sha256_of(path), f"{name}/" if place.is_dir() else "")
+            for path in found
+            if not _is_music(path)
+            for name in [name_below(root, path)]
+        ),
+        common_tags={"corpus": name_below("", _without_suffix(place.resolve()))},
+    )
+
+
+def _without_suffix(place: Path) -> str:
+    """Name of a folder, or of an archive without what says that it is one."""
+    suffixes = ARCHIVE_SUFFIXES if place.is_file() else ()
+    found = [suffix for suffix in suffixes if place.name.lower().endswith(suffix)]
+    return place.name[: -len(found[0])] if found else place.name
+
+
+def _no_music(place: object) -> UserError:
+    known = ", ".join(sorted(MUSIC_SUFFIXES))
+    return UserError(f"no music in {place}: looked for {known}, and zip and tar files")
+
+
+def _unpacked(files: _Files, scratch: Path) -> _Files:
+    """With the music in the archives, which goes into the scratch folder.
+
+    Raises:
+        UserError: There is no room for it, or no music in all of them.
+    """
+    shards, roots, rejects = list(files.shards), list(files.roots), list(files.rejects)
+    for number, archive in enumerate(files.archives):
+        folder = scratch / "unpacked" / f"{number:04}-{archive.sha256[:16]}"
+        rejects += _unpacked_once(archive, folder)
+        shards += _in_shards(find_files(folder, _is_music))
+        roots.append((f"{folder}{os.sep}", archive.prefix))
+    if files.archives and not shards and not rejects:
+        raise _no_music(", ".join(archive.path for archive in files.archives))
+    return replace(files, shards=shards, roots=tuple(roots), rejects=tuple(rejects))
+
+
+def _unpacked_once(archive: _Archive, folder: Path) -> list[Reject]:
+    """Unpack an archive, unless an earlier attempt did; what of it was refused."""
+    done = folder.with_suffix(".json")
+    if not done.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            rejects = unpack(Path(archive.path), folder, wanted=MUSIC_SUFFIXES)
+        except RejectedFile as error:
+            message = str(error).removeprefix(f"cannot unpack {archive.path}: ")
+            rejects = [Reject("", error.reason, message)]
+        write_atomically(done, json.dumps(rejects).encode())
+    return [
+        reject._replace(name=archive.prefix + reject.name if reject.name else archive.name)
+        for reject in (Reject(*row) for row in json.loads(done.read_text(encoding="utf-8")))
+    ]
+
+
+def _is_music(name: str) -> bool:
+    return suffix_of(name) in MUSIC_SUFFIXES
+
+
+def _wanted(name: str) -> bool:
+    return _is_music(name) or is_archive(Path(name))
+
+
+def _in_shards(paths: list[str]) -> list[list[str]]:
+    return [paths[i : i + FILES_PER_SHARD] for i in range(0, len(paths), FILES_PER_SHARD)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Corpus:
+    """What is known of a corpus when all of it was read.
+
+    Attributes:
+        stems: Paths of its shards.
+        digests: SHA-256 of the contents of each shard.
+        names: Gives the names of all pieces.
+    """
+
+    num_files: int
+    num_pieces: int
+    summary: Summary
+    signatures: Signatures
+    rejects: list[Reject]
+    names: Callable[[], Iterable[str]]
+    stems: tuple[Path, ...] = ()
+    digests: tuple[str, ...] = ()
+
+
+def _read(
+    config: DataConfig,
+    files: _Files,
+    scratch: Path,
+    team: Team,
+    signatures: Signatures,
+    progress: Progress | None,
+) -> _Corpus:
+    """First pass."""
+    place = scratch / "read"
+    place.mkdir(parents=True, exist_ok=True)
+    if files.cache:
+        try:
+            files.cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            warnings.warn(f"what is read is not kept: {error}", stacklevel=2)
+            files = replace(files, cache=None)
+    stems = tuple(place / f"{number:06}" for number in range(len(files.shards)))
+    jobs = _Jobs(config, files, stems)
+    summary = Summary.empty()
+    rejects: list[Reject] = []
+    digests: list[str] = []
+    num_done, reasons = 0, Counter(reject.reason for reject in files.rejects)
+    for shard, found in zip(files.shards, team.results(read_shard, jobs)):
+        digests.append(found.digest)
+        summary += found.summary
+        signatures.extend(found.signatures)
+        rejects += found.rejects
+        reasons.update(reject.reason for reject in found.rejects)
+        num_done += len(shard)
+        if progress:
+            refused = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(4))
+            progress.count(num_done, files.num_files, f"refused: {refused}" if refused else "")
+    return _Corpus(
+        num_files=files.num_files + len(files.rejects),
+        num_pieces=summary.num_pieces,
+        summary=summary,
+        signatures=signatures,
+        rejects=[*files.rejects, *rejects],
+        names=lambda: (
+            source.name for stem in stems for source in (load_shard(stem) or Shard([], [])).sources
+        ),
+        stems=stems,
+        digests=tuple(digests),
+    )
+
+
+class _Jobs(Sequence[ReadJob]):
+    """The jobs of the first pass, made when they are asked for: a hundred thousand take room."""
+
+    def __init__(self, config: DataConfig, files: _Files, stems: tuple[Path, ...]) -> None:
+        self.files, self.stems = files, stems
+        self.pattern = ReadJob(
+            files=(),
+            reading=Reading(expand_repeats=config.expand_repeats, beats=config.beats),
+            cleaning=replace(cleaning_of(config), program=files.program),
+            tags=config.tags,
+            common_tags=files.common_tags,
+            num_parts=files.num_parts,
+            stem=Path(),
+            cache=None,
+        )
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+    def __getitem__(self, number: Any) -> Any:
+        stem, files = self.stems[number], self.files
+        return self.pattern._replace(
+            files=files.music_files(files.shards[number]),
+            stem=stem,
+            cache=files.cache / stem.name if files.cache else None,
+        )
+
+
+def cleaning_of(config: DataConfig) -> Cleaning:
+    """The part of the settings that says how pieces are cleaned."""
+    return Cleaning(
+        merge_tracks=config.merge_tracks,
+        melody=config.melody,
+        melody_track=config.melody_track,
+        trim=config.trim,
+        only=config.only,
+    )
+
+
+def _check_rejects(config: DataConfig, corpus: _Corpus, folder: Path) -> None:
+    """Stop where too much is damaged, or nothing is left.
+
+    Raises:
+        UserError: So it is; the list of rejects lies beside the store's folder.
+    """
+    damaged = [reject for reject in corpus.rejects if reject.reason not in NOT_DAMAGE]
+    rate = len(damaged) / max(corpus.num_files, 1)
+    if corpus.num_pieces and rate <= config.max_reject_rate:
+        return
+    reasons = Counter(reject.reason for reject in corpus.rejects).most_common()
+    counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    listed = folder.with_name(f"{folder.name}-rejects.csv")
+    write_atomically(listed, rejects_csv(corpus.rejects))
+    if not corpus.num_pieces:
+        first = f"; the first: {': '.join(corpus.rejects[0][::2])}" if corpus.rejects else ""
+        raise UserError(
+            f"nothing is left of the {corpus.num_files} files of {config.corpus}: "
+            f"{counts or 'they hold no pieces of it'}{first}; all are listed in {listed}"
+        )
+    raise UserError(
+        f"{rate:.1%} of the {corpus.num_files} files of {config.corpus} cannot be read, more than "
+        f"--max-reject-rate {config.max_reject_rate:g}: {counts}; all are listed in {listed}"
+    )
+
+
+def _write(
+    config: DataConfig,
+    folder: Path,
+    scratch: Path,
+    *,
+    seed: int,
+    corpus: _Corpus,
+    encoded: Callable[[Codec], Iterator[EncodedShard]],
+    fingerprint: str,
+    report: bool,
+) -> Store:
+    """Group, split, fit the tokenizer; then the second pass."""
+    group = groups(corpus.signatures)
+    splits = _splits(config, seed, corpus, group)
+    try:
+        codec = fit_codec(config.tokenizer, corpus.summary, **_codec_options(config))
+    except ValueError as error:
+        raise UserError(f"cannot make {config.tokenizer} of this corpus: {error}") from None
+    with StoreWriter(folder, scratch, codec) as writer:
+        told = ReportBuilder(codec)
+        number = 0
+        for shard in encoded(codec):
+            writer.add(shard.rows, shard.lengths)
+            for entry in shard.entries:
+                writer.describe({**entry, "group": int(group[number])}, splits[number])
+                number += 1
+            told.add(shard)
+        summary = told.finish(corpus.num_files, corpus.rejects, group, splits)
+        if report:
+            writer.attach("report.json", json.dumps(summary, indent=1, sort_keys=True).encode())
+        return writer.finish(
+            {
+                "corpus": config.corpus,
+                "fingerprint": fingerprint,
+                "settings": _stored_settings(config),
+                "seed": seed,
+                "num_files": corpus.num_files,
+                "num_notes": corpus.summary.num_notes,
+                "rejects": dict(Counter(r.reason for r in corpus.rejects).most_common()),
+                "beats": summary["beats"],
+                "reader": READER_VERSION,
+                "versions": {"rnngan": __version__}
+                | _versions("symusic", "music21", "pretty_midi", "numpy"),
+            },
+            corpus.rejects,
+        )
+
+
+def _splits(
+    config: DataConfig, seed: int, corpus: _Corpus, group: npt.NDArray[np.int64]
+) -> list[Split]:
+    if config.split != "random":
+        return official_split(config.split, corpus.names())
+    # Named by what is in them, so that pieces which come or go move few others.
+    names: dict[int, bytes] = {}
+    for number, one in zip(group.tolist(), corpus.signatures):
+        names[number] = min(names.get(number, one.exact), one.exact)
+    return split_by_group(
+        [names[number].hex() for number in group.tolist()],
+        validation_rate=config.validation_rate,
+        test_rate=config.test_rate,
+        seed=seed,
+    )
+
+
+def _codec_options(config: DataConfig) -> dict[str, Any]:
+    """What the settings say to the `fit` of their codec."""
+    options: dict[str, dict[str, Any]] = {
+        "events": {"velocity_bins": config.velocity_bins},
+        "melody": {"ticks_per_step": config.ticks_per_step},
+        "frames": {"ticks_per_frame": config.ticks_per_step, "held": config.held},
+        "tuples": {},
+        "miditok": {"kind": config.miditok},
+    }
+    return {"tags": config.tags, "margin": _MARGIN, **options[config.tokenizer]}
+
+
+def _stored_settings(config: DataConfig) -> dict[str, Any]:
+    return {name: value for name, value in asdict(config).items() if name not in _NOT_STORED}
+
+
+def _fingerprint(
+    config: DataConfig, seed: int, files: _Files, digests: Sequence[str] | None = None
+) -> str:
+    """Of everything that the store follows from, except for versions.
+
+    Args:
+        config: Of the store.
+        seed: Of the split.
+        files: Of the corpus.
+        digests: Of the shards; by default files are hashed now.
+    """
+    plain = [
+        contents_digest([(file.name, sha256_of(file.path)) for file in files.music_files(shard)])
+        for shard in (files.shards[: files.num_plain] if digests is None else [])
+    ]
+    return _hash(
+        [
+            _stored_settings(config),
+            seed,
+            READER_VERSION,
+            list(digests[: files.num_plain]) if digests is not None else plain,
+            [(archive.name, archive.sha256) for archive in files.archives],
+            "" if config.split in ("random", "folders") else sha256_of(config.split),
+        ]
+    )
+
+
+def _hash(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def _versions(*packages: str) -> dict[str, str]:
     found = {}
     for package in packages:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
-def read_sources(
-    config: DataConfig, *, workers: int | None = None, progress: Progress | None = None
-) -> tuple[list[Source], list[Reject]]:
-    """All pieces of a corpus, and what was refused.
+@contextlib.contextmanager
+def _scratch_of(folder: Path) -> Iterator[Path]:
+    """`.NAME.part` beside a folder, for one process at a time; removed when all went well.
+
+    What was read by then stays otherwise, for the next attempt.
 
     Raises:
-        UserError: As `prepare`.
+        UserError: It cannot be made, or another process has it.
     """
-    repeats = config.expand_repeats
-    if config.corpus in CORPORA:
-        return read_corpus(
-            config.corpus, expand_repeats=repeats, workers=workers, progress=progress
-        )
-    folder = Path(config.corpus)
-    if folder.exists() or folder.name != config.corpus:
-        return read_folder(folder, expand_repeats=repeats, workers=workers, progress=progress)
-    raise UserError(
-        f"unknown corpus {config.corpus!r}{nearest_name(config.corpus, list(CORPORA))}; "
-        f"named corpora are {', '.join(CORPORA)}; anything else must be an existing folder"
-    )
+    scratch = folder.with_name(f".{folder.name}.part")
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        lock = (scratch / "lock").open("wb")
+    except OSError as error:
+        raise UserError(f"cannot write {scratch}: {error.strerror}") from None
+    with lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.samestat(os.fstat(lock.fileno()), Path(lock.name).stat()):
+                    raise FileNotFoundError  # removed between our opening and locking it
+            except OSError:
+                raise UserError(f"another process is preparing {folder}; wait for it") from None
+        try:
+            yield scratch
+        except BaseException:
+            if not (scratch / "read").exists():  # nothing there that is worth keeping
+                shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class Signatures(Sequence[Signature]):
+    """Signatures on disk, since those of a hundred thousand pieces take room; to be closed."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b")
+        self._starts = array("q", [0])
+
+    def __enter__(self) -> Signatures:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def extend(self, signatures: Iterable[Signature]) -> None:
+        """Append some."""
+        self._file.seek(self._starts[-1])
+        for one in signatures:
+            data = len(one.sketch).to_bytes(1, "little") + one.exact + one.sketch + one.melody
+            self._file.write(data)
+            self._starts.append(self._starts[-1] + len(data))
+        self._file.flush()
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        start, end = self._starts[index], self._starts[index + 1]
+        data = os.pread(self._file.fileno(), end - start, start)
+        sketch = _EXACT + data[0]
+        return Signature(data[1:_EXACT], data[sketch:], data[_EXACT:sketch])
+
+
+_EXACT = 17
+"""Where the sketch begins: behind its length and a key of 16 bytes."""

@@ -1,8 +1,14 @@
 """The prepared corpus: tokens on disk, memory-mapped, with a manifest.
 
-A store is a folder of `tokens.npy` (uint16, all pieces end to end), `offsets.npy` (where each
-begins), `manifest.json` (tokenizer, settings, and of every piece its source's hash, split and
-tags) and `rejects.csv`.
+A store is a folder of
+
+- `tokens.npy`: rows of all pieces end to end, uint16 ids or, for `tuples`, float32 `(notes, 4)`;
+- `offsets.npy`: where each piece begins, int64 `(pieces + 1,)`;
+- `splits.npy`: 0, 1 or 2 for train, validation or test, uint8 `(pieces,)`;
+- `pieces.jsonl`: of each piece one line with its name, its file's SHA-256, split, group, numbers of
+  notes, bars and tokens, tags, and how its ticks came about;
+- `manifest.json`: tokenizer, settings, counts, versions, and the SHA-256 of the other files;
+- `rejects.csv`: what was refused, and why.
 """
 
 from __future__ import annotations
@@ -11,27 +17,28 @@ import csv
 import hashlib
 import io
 import json
-import math
+import os
 import shutil
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from rnngan.data.reading import Reject, Source
-from rnngan.errors import UserError
-from rnngan.files import write_atomically
-from rnngan.music.piece import DRUMS, Piece
-from rnngan.music.tokenizers.events import Events
-from rnngan.music.vocabulary import Tokens
+from rnngan.data.arrays import open_array
+from rnngan.data.splits import SPLITS, Split
+from rnngan.errors import Reject, UserError
+from rnngan.files import sync_folder, write_atomically
+from rnngan.music.piece import Piece
+from rnngan.music.tokenizers.base import Codec, Tokenizer
+from rnngan.music.tokenizers.registry import codec_from_json
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-FORMAT = 1
+FORMAT = 2
+_HEADER_BYTES = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +47,18 @@ class Store:
 
     Attributes:
         folder: Where it lies.
-        tokenizer: What its tokens mean.
+        codec: What its rows mean.
         tokens: All pieces end to end, memory-mapped.
         offsets: Piece `i` is `tokens[offsets[i]:offsets[i + 1]]`.
+        splits: Split of each piece, its place in `SPLITS`.
         manifest: Contents of `manifest.json`.
     """
 
     folder: Path
-    tokenizer: Events
-    tokens: Tokens
+    codec: Codec
+    tokens: npt.NDArray[Any]
     offsets: npt.NDArray[np.int64]
+    splits: npt.NDArray[np.uint8]
     manifest: dict[str, Any]
 
     @staticmethod
@@ -61,187 +70,234 @@ class Store:
         """
         try:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            offsets = np.array(np.lib.format.open_memmap(folder / "offsets.npy", mode="r"))
-            tokens = np.lib.format.open_memmap(folder / "tokens.npy", mode="r")
             if manifest["format"] != FORMAT:
                 raise ValueError(f"format {manifest['format']}, this version reads {FORMAT}")
-            tokenizer = Events.from_json(manifest["tokenizer"])
+            codec = codec_from_json(manifest["tokenizer"])
+            tokens = open_array(
+                folder / "tokens.npy", dtype=codec.dtype, ndim=2 if codec.width else 1
+            )
+            offsets = np.array(open_array(folder / "offsets.npy", dtype=np.dtype("<i8"), ndim=1))
+            splits = np.array(open_array(folder / "splits.npy", dtype=np.dtype("u1"), ndim=1))
             if not (
-                tokens.dtype == np.uint16
-                and offsets.dtype == np.int64
-                and tokens.ndim == offsets.ndim == 1
-                and np.diff(offsets).tolist() == [p["tokens"] for p in manifest["pieces"]]
+                len(offsets) == len(splits) + 1 == manifest["num_pieces"] + 1
                 and (offsets[0], offsets[-1]) == (0, len(tokens))
-                and {p["split"] for p in manifest["pieces"]} <= set(SPLITS)
+                and np.all(np.diff(offsets) >= 0)
+                and splits.max() < len(SPLITS)
+                and tokens.shape[1:] == ((codec.width,) if codec.width else ())
+                and (folder / "pieces.jsonl").stat().st_size == manifest["pieces_bytes"]
             ):
-                raise ValueError("tokens, offsets and manifest do not fit together")
+                raise ValueError("its files do not fit together")
         except FileNotFoundError as error:
             raise UserError(
                 f"no prepared corpus in {folder} ({Path(error.filename).name} is missing); "
                 "make one with: rnngan prepare"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"the prepared corpus in {folder} is damaged ({type(error).__name__}: {error}); "
-                "delete it and make it anew with: rnngan prepare"
-            ) from None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise _damaged(folder, f"{type(error).__name__}: {error}") from None
         return Store(
-            folder=folder, tokenizer=tokenizer, tokens=tokens, offsets=offsets, manifest=manifest
+            folder=folder,
+            codec=codec,
+            tokens=tokens,
+            offsets=offsets,
+            splits=splits,
+            manifest=manifest,
         )
 
-    def indices(self, split: Split) -> npt.NDArray[np.int64]:
-        """Numbers of the pieces of a split, ascending."""
-        pieces = self.manifest["pieces"]
-        return np.array([i for i, p in enumerate(pieces) if p["split"] == split], dtype=np.int64)
+    def __len__(self) -> int:
+        return len(self.splits)
 
-    def piece_tokens(self, index: int) -> Tokens:
-        """Tokens of one piece, Start and End included."""
-        return np.asarray(self.tokens[self.offsets[index] : self.offsets[index + 1]])
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The codec, where its rows are tokens.
 
-    def pieces(self, split: Split) -> list[Piece]:
-        """The pieces of a split as the tokens tell them, with all tags of the manifest."""
-        found = []
-        for i in self.indices(split).tolist():
-            piece = self.tokenizer.decode(self.piece_tokens(i))
-            entry = self.manifest["pieces"][i]
-            tags = {**piece.tags, **entry["tags"], "source": entry["name"]}
-            found.append(replace(piece, tags=tags))
+        Raises:
+            UserError: They are real numbers.
+        """
+        if self.codec.width:
+            raise UserError(
+                f"{self.folder} holds {self.codec.name}, real numbers, which a generator of "
+                "tokens cannot learn; prepare with another --tokenizer"
+            )
+        return self.codec  # type: ignore[return-value]
+
+    def indices(self, split: Split, *, limit: int | None = None) -> npt.NDArray[np.int64]:
+        """Numbers of the pieces of a split, ascending; no more than `limit`, evenly spread."""
+        found = np.flatnonzero(self.splits == SPLITS.index(split))
+        if limit is not None and limit < len(found):
+            found = found[np.arange(limit) * len(found) // limit]
         return found
 
+    def piece_tokens(self, index: int) -> npt.NDArray[Any]:
+        """Rows of one piece; of tokens Start and End included."""
+        return np.asarray(self.tokens[self.offsets[index] : self.offsets[index + 1]])
 
-def melody_key(piece: Piece) -> str:
-    """The same for pieces that are equal up to transposition, and hardly for others."""
-    notes = piece.notes
-    drum = notes["program"] == DRUMS
-    pitch = notes["pitch"].astype("<i4")
-    pitch -= np.where(drum, 0, pitch.min(initial=127, where=~drum))
-    start = notes["start"] - notes["start"][:1]
-    rows = np.stack([start, notes["end"] - notes["start"], pitch, drum], axis=1).astype("<i4")
-    # Not in the order of the notes: there drums and moving pitches change places.
-    return hashlib.sha256(np.unique(rows, axis=0).tobytes()).hexdigest()
+    @cached_property
+    def _lines(self) -> npt.NDArray[np.int64]:
+        """Where each line of `pieces.jsonl` begins, and where the last one ends."""
+        data = np.memmap(self.folder / "pieces.jsonl", dtype=np.uint8, mode="r")
+        ends = [
+            np.flatnonzero(data[start : start + (1 << 24)] == ord("\n")) + start + 1
+            for start in range(0, len(data), 1 << 24)
+        ]
+        lines = np.concatenate([[0], *ends])
+        if len(lines) != len(self) + 1:
+            raise _damaged(self.folder, f"{len(lines) - 1} lines in pieces.jsonl")
+        return lines
+
+    def entry(self, index: int) -> dict[str, Any]:
+        """What `pieces.jsonl` says of a piece.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        with (self.folder / "pieces.jsonl").open("rb") as file:
+            file.seek(int(self._lines[index]))
+            return self._parsed(file.readline())
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """What `pieces.jsonl` says of each piece, in order.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        with (self.folder / "pieces.jsonl").open("rb") as file:
+            yield from map(self._parsed, file)
+
+    def _parsed(self, line: bytes) -> dict[str, Any]:
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise _damaged(self.folder, "a line of pieces.jsonl makes no sense")
+        return found
+
+    def piece(self, index: int) -> Piece:
+        """A piece as the tokens tell it, with all tags of its entry."""
+        piece = self.codec.decode(self.piece_tokens(index))
+        about = self.entry(index)
+        return replace(piece, tags={**piece.tags, **about["tags"], "source": about["name"]})
+
+    def pieces(self, split: Split, *, limit: int | None = None) -> list[Piece]:
+        """Pieces of a split as the tokens tell them, with all tags of their entries."""
+        return [self.piece(i) for i in self.indices(split, limit=limit).tolist()]
 
 
-def split_by_group(
-    groups: Sequence[str], *, validation_rate: float, test_rate: float, seed: int
-) -> list[Split]:
-    """A split for every piece; pieces of one group stay together, and no split is empty.
+class StoreWriter:
+    """Writes a store piece by piece into a folder of its own; `finish` moves it into place.
 
-    Groups are dealt out in the order of a keyed hash, so that a piece more or less in the corpus
-    moves few others.
+    Used as a context manager; what was not finished is removed.
 
     Args:
-        groups: Of each piece, its group's name.
-        validation_rate: Wanted share of the pieces, above 0.
-        test_rate: Likewise.
-        seed: Of the hash.
-
-    Raises:
-        UserError: Too few groups for each split to get one.
+        folder: Where the store will be: must not exist, or be empty.
+        scratch: Folder to write into, on the same disk; it will become `folder`.
+        codec: Of the rows.
     """
-    sizes: dict[str, int] = defaultdict(int)
-    for group in groups:
-        sizes[group] += 1
-    if len(sizes) < 3:
-        raise UserError(
-            f"the corpus is too small to split: {len(sizes)} distinct pieces, at least 3 are "
-            "needed for training, validation and test (20 or more make sense)"
+
+    def __init__(self, folder: Path, scratch: Path, codec: Codec) -> None:
+        self.folder, self.scratch, self.codec = folder, scratch, codec
+        self.offsets = [0]
+        self.splits: list[int] = []
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        self._tokens: BinaryIO = (scratch / "tokens.npy").open("wb")
+        self._pieces: BinaryIO = (scratch / "pieces.jsonl").open("wb")
+        self._tokens.write(self._header())
+
+    def _header(self) -> bytes:
+        """Of `tokens.npy`, always of one length, since the array's is known at the end."""
+        shape = (self.offsets[-1], *([self.codec.width] if self.codec.width else []))
+        descr = self.codec.dtype.newbyteorder("<").str
+        text = repr({"descr": descr, "fortran_order": False, "shape": shape})
+        size = _HEADER_BYTES - len(np.lib.format.magic(1, 0)) - 2
+        return (
+            np.lib.format.magic(1, 0)
+            + size.to_bytes(2, "little")
+            + text.ljust(size - 1).encode()
+            + b"\n"
         )
-    wanted: dict[Split, float] = {
-        "test": test_rate * len(groups),
-        "validation": validation_rate * len(groups),
-        "train": math.inf,
-    }
-    # The first ones dealt should not be larger than what a split wants.
-    order = sorted(
-        sizes,
-        key=lambda group: (
-            sizes[group] > max(1, min(wanted.values())),
-            hashlib.sha256(f"{seed}:{group}".encode()).digest(),
-        ),
-    )
-    split_of: dict[str, Split] = {}
-    for place, group in enumerate(order):
-        if place < len(SPLITS):
-            split = list(wanted)[place]  # one group each, so that none stays empty
-        else:
-            # The first split that the group brings nearer to what it wants.
-            split = next(s for s, missing in wanted.items() if missing >= sizes[group] / 2)
-        wanted[split] -= sizes[group]
-        split_of[group] = split
-    return [split_of[group] for group in groups]
 
+    def __enter__(self) -> StoreWriter:
+        return self
 
-def write_store(
-    folder: Path,
-    sources: Sequence[Source],
-    rejects: Sequence[Reject],
-    *,
-    tags: tuple[str, ...],
-    validation_rate: float,
-    test_rate: float,
-    seed: int,
-    margin: int,
-    about: Mapping[str, Any],
-) -> Store:
-    """Tokenize, split and write a corpus; the folder appears whole or not at all.
+    def add(self, rows: npt.NDArray[Any], lengths: Sequence[int]) -> None:
+        """Append the rows of some pieces, which are so many for each."""
+        self._tokens.write(np.ascontiguousarray(rows, self.codec.dtype.newbyteorder("<")).data)
+        for length in lengths:
+            self.offsets.append(self.offsets[-1] + length)
 
-    Args:
-        folder: Must not exist, or be empty.
-        sources: At least three distinct pieces.
-        rejects: Listed in `rejects.csv`.
-        tags: Keys of the tags that become tokens.
-        validation_rate: Share of the pieces, above 0.
-        test_rate: Share of the pieces, above 0.
-        seed: Of the split.
-        margin: Semitones of room for transposition in the vocabulary.
-        about: Further entries of the manifest, such as corpus, fingerprint and versions.
+    def describe(self, entry: Mapping[str, Any], split: Split) -> None:
+        """Append what is known of a piece."""
+        self.splits.append(SPLITS.index(split))
+        line = json.dumps({**entry, "split": split}, sort_keys=True)
+        self._pieces.write(line.encode() + b"\n")
 
-    Raises:
-        UserError: Too few pieces, or the disk does not take them.
-    """
-    folder = folder.resolve()
-    tokenizer = Events.fit((source.piece for source in sources), tags=tags, margin=margin)
-    encoded = [tokenizer.encode(source.piece) for source in sources]
-    splits = split_by_group(
-        [melody_key(source.piece) for source in sources],
-        validation_rate=validation_rate,
-        test_rate=test_rate,
-        seed=seed,
-    )
-    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-    manifest = {
-        "format": FORMAT,
-        **about,
-        "tokenizer": tokenizer.to_json(),
-        "seed": seed,
-        "pieces": [
-            {
-                "name": source.name,
-                "sha256": source.sha256,
-                "split": split,
-                "notes": len(source.piece.notes),
-                "tokens": len(tokens),
-                "tags": dict(source.piece.tags),
+    def attach(self, name: str, data: bytes) -> None:
+        """Put another file beside the others."""
+        write_atomically(self.scratch / name, data)
+
+    def finish(self, about: Mapping[str, Any], rejects: Iterable[Reject]) -> Store:
+        """Write the manifest, make all of it last, and move it into place.
+
+        Args:
+            about: Further entries of the manifest.
+            rejects: For `rejects.csv`.
+
+        Raises:
+            UserError: The folder is not empty, or the disk does not take it.
+        """
+        try:
+            self._tokens.seek(0)
+            self._tokens.write(self._header())
+            for file in (self._tokens, self._pieces):
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+            for name, array in (
+                ("offsets.npy", np.array(self.offsets, "<i8")),
+                ("splits.npy", np.array(self.splits, "u1")),
+            ):
+                write_atomically(self.scratch / name, _npy(array))
+            write_atomically(self.scratch / "rejects.csv", rejects_csv(rejects))
+            manifest = {
+                "format": FORMAT,
+                **about,
+                "tokenizer": self.codec.to_json(),
+                "num_pieces": len(self.splits),
+                "num_tokens": self.offsets[-1],
+                "splits": {split: self.splits.count(i) for i, split in enumerate(SPLITS)},
+                "pieces_bytes": (self.scratch / "pieces.jsonl").stat().st_size,
+                "sha256": {path.name: _sha256(path) for path in sorted(self.scratch.iterdir())},
             }
-            for source, tokens, split in zip(sources, encoded, splits)
-        ],
-    }
-    attempt = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(attempt, ignore_errors=True)
-    try:
-        attempt.mkdir(parents=True)
-        write_atomically(attempt / "tokens.npy", _npy(np.concatenate(encoded)))
-        write_atomically(attempt / "offsets.npy", _npy(offsets))
-        write_atomically(attempt / "rejects.csv", _rejects_csv(rejects))
-        write_atomically(
-            attempt / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode()
-        )
-        attempt.replace(folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}") from None
-    finally:
-        shutil.rmtree(attempt, ignore_errors=True)
-    return Store.open(folder)
+            text = json.dumps(manifest, indent=1, sort_keys=True)
+            write_atomically(self.scratch / "manifest.json", text.encode())
+            self.scratch.replace(self.folder)
+            sync_folder(self.folder.parent)
+        except OSError as error:
+            raise UserError(f"cannot write {self.folder}: {error.strerror}") from None
+        return Store.open(self.folder)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._tokens.close()
+        self._pieces.close()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def _damaged(folder: Path, how: str) -> UserError:
+    return UserError(
+        f"the prepared corpus in {folder} is damaged ({how}); "
+        "delete it and make it anew with: rnngan prepare"
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _npy(array: npt.NDArray[Any]) -> bytes:
@@ -250,7 +306,8 @@ def _npy(array: npt.NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _rejects_csv(rejects: Sequence[Reject]) -> bytes:
+def rejects_csv(rejects: Iterable[Reject]) -> bytes:
+    """Contents of `rejects.csv`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Reject._fields)

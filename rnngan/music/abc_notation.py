@@ -13,8 +13,14 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 
-from rnngan.music.bars import Bar, WrittenNote, is_metre, together
+from rnngan.errors import RejectedFile
+from rnngan.music.bars import Bar, WrittenNote, check_measure, is_metre, together
+from rnngan.music.midi import MAX_TRACKS
 
+MAX_LETTERS = 300_000
+"""In one tune; songs take hundreds. Each letter may be a note, of half a kilobyte."""
+MAX_VALUE = 200
+"""Letters of a field that are read."""
 # Counts of digits are bounded: Python refuses to read numbers of thousands of digits.
 _LENGTH = r"\d{0,5}/{0,5}\d{0,5}"
 _NOTE = (
@@ -24,7 +30,7 @@ _NOTE = (
 _CHORD_NOTE = re.compile(_NOTE + "(?P<tie>-)?")
 _TOKEN = re.compile(
     rf"""
-      \[(?P<field>[A-Za-z]):(?P<value>[^\]]*)\]
+      \[(?P<field>[A-Za-z]):(?P<value>[^\]]{{0,1000}})\]
     | (?P<bar>(?:\[(?=\|)|[|:\]])+)(?:\s*\[(?=\d))?(?P<after_bar>\d[\d,-]*)?
     | (?:^|\[)(?P<ending>\d[\d,-]*)
     | \((?P<tuplet>[1-9]\d?)(?::(?P<time>\d{{0,2}}))?(?::(?P<count>\d{{0,2}}))?
@@ -36,7 +42,8 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _FIELD = re.compile(r"([A-Zmrsw+]):(?![|:\]])(.*)")
-_SILENT = re.compile(r'"[^"]*"|![^!\s|]*!|\{[^}]*\}|y\d*')
+# Spans are bounded where many of them could overlap: else time grows with the square of the line.
+_SILENT = re.compile(r'"[^"]*"|![^!\s|]*!|\{[^}]{0,1000}\}|y\d*')
 _PROSE = re.compile("[h-tw]{2}")
 _OLD_CHORD = re.compile(r"\+([\^_=A-Ga-g,'\d/]{2,})\+")
 
@@ -72,7 +79,7 @@ def tags_of(tune: str) -> dict[str, str]:
     tags: dict[str, str] = {}
     names = {"X": "number", "T": "title", "C": "composer", "R": "style"}
     for field in filter(None, map(_FIELD.match, _lines(tune))):
-        value = " ".join(field[2].split())
+        value = " ".join(field[2].split())[:MAX_VALUE]
         if field[1] == "K":
             tags |= _key(value)[1]
             break
@@ -84,7 +91,14 @@ def tags_of(tune: str) -> dict[str, str]:
 
 
 def read_tune(tune: str) -> list[Bar]:
-    """Bars of one tune, all voices together; none where the field `K:` is missing."""
+    """Bars of one tune, all voices together; none where the field `K:` is missing.
+
+    Raises:
+        RejectedFile: `too_large` (past `MAX_LETTERS`), `too_many_tracks`, `too_long`, or
+            `no_common_measure`.
+    """
+    if len(tune) > MAX_LETTERS:
+        raise RejectedFile("too_large", f"at most {MAX_LETTERS} letters a tune, got {len(tune)}")
     reader = _Tune()
     for line in _lines(tune):
         field = _FIELD.match(line)
@@ -111,6 +125,7 @@ class _Tune:
 
     def change(self, field: str, value: str) -> None:
         """Take in a field such as `M:6/8`."""
+        value = value[:MAX_VALUE]
         if self.voice is None:
             self.head.change(field, value)
             if field == "K":
@@ -123,6 +138,8 @@ class _Tune:
     def switch(self, name: str) -> None:
         """Go on in a voice; a new one begins with what the head says."""
         if name not in self.voices:
+            if len(self.voices) > MAX_TRACKS:  # one of them may be empty: the one without a name
+                raise RejectedFile("too_many_tracks", f"at most {MAX_TRACKS} voices are read")
             self.voices[name] = copy.deepcopy(self.head)
         self.voice = self.voices[name]
 
@@ -190,6 +207,8 @@ class _Voice:
         elif field == "Q":
             tempo = _tempo(value)
             if tempo:
+                if self.bar.tempos and self.bar.tempos[-1][0] == self.time:
+                    self.bar.tempos.pop()  # the last stands
                 self.bar.tempos.append((self.time, tempo))
         elif field == "P" and self.bars and not self.time:
             self.bars[-1].ends_section = True
@@ -252,7 +271,7 @@ class _Voice:
 
     def break_rhythm(self, sign: str) -> None:
         """`a>b`: the first takes half of the second's time, in `a>>b` three quarters of it."""
-        if self.time == self.last:
+        if self.time == self.last or self.broken != 1:
             return
         short = Fraction(1, 2 ** len(sign))
         factor, self.broken = (2 - short, short) if sign[0] == ">" else (short, 2 - short)
@@ -274,6 +293,7 @@ class _Voice:
         self.broken = Fraction(1)
         self.last, self.num_before = self.time, len(self.bar.notes)
         self.time += duration
+        check_measure(self.time)
         tied, self.tied, self.sounding = self.tied, {}, {}
         for head in heads:
             letter = head["letter"]

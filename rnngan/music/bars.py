@@ -14,12 +14,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from rnngan.errors import RejectedFile
-from rnngan.music.midi import (
-    MAX_NOTES,
-    MAX_QUARTERS_PER_MINUTE,
-    MAX_TRACKS,
-    MIN_QUARTERS_PER_MINUTE,
-)
+from rnngan.music.midi import MAX_QUARTERS_PER_MINUTE, MAX_TRACKS, MIN_QUARTERS_PER_MINUTE
 from rnngan.music.piece import (
     MAX_QUARTERS,
     TICKS_PER_QUARTER,
@@ -29,6 +24,13 @@ from rnngan.music.piece import (
 )
 
 VELOCITY = 64
+MAX_NOTES = 100_000
+"""A movement of a symphony has tens of thousands; while it is read, each takes kilobytes."""
+MAX_BARS = 20_000
+"""As many as there are quarters in the longest piece."""
+_MAX_BITS = 256
+"""Of a denominator. Music gets by with 30; note lengths without a common measure could add up to
+numbers of thousands of digits."""
 
 
 class WrittenNote(NamedTuple):
@@ -67,6 +69,16 @@ class Bar:
     ends_section: bool = False
 
 
+def check_measure(time: Fraction) -> None:
+    """Refuse a time that no longer can be reckoned with quickly.
+
+    Raises:
+        RejectedFile: `no_common_measure`.
+    """
+    if time.denominator.bit_length() > _MAX_BITS:
+        raise RejectedFile("no_common_measure", "its note lengths have no common measure")
+
+
 def is_metre(numerator: int, denominator: int) -> bool:
     """Whether a `Piece` can be in this metre."""
     return 1 <= numerator <= 64 and denominator in (1, 2, 4, 8, 16, 32)
@@ -78,8 +90,11 @@ def together(voices: Sequence[Sequence[Bar]]) -> list[Bar]:
     Metre, repeats and endings are those of the first voice that has them.
 
     Raises:
-        RejectedFile: `too_many_tracks`.
+        RejectedFile: `too_many_tracks`, or `too_long` (past `MAX_BARS`).
     """
+    num_bars = max(map(len, voices), default=0)
+    if num_bars > MAX_BARS:
+        raise RejectedFile("too_long", f"at most {MAX_BARS} bars, got {num_bars}")
     if len(voices) > MAX_TRACKS:
         raise RejectedFile("too_many_tracks", f"at most {MAX_TRACKS} voices, got {len(voices)}")
     bars = []
@@ -150,7 +165,7 @@ def played_out(bars: Sequence[Bar]) -> list[Bar] | None:
             i = next(begin for begin in begins if played in bars[begin].endings)
             last = len(numbers)
         order.append(bars[i])
-        if len(order) > MAX_QUARTERS:
+        if len(order) > MAX_BARS:
             return None
         if played < (last or bars[i].plays) and bars[i].plays > 1:
             i, played = start, played + 1
@@ -170,8 +185,12 @@ def lay_out(bars: Sequence[Bar], tags: Mapping[str, str], track_names: Sequence[
     sounds where the pickup goes, else the one after.
 
     Raises:
-        RejectedFile: `no_notes`, `too_many_notes`, `too_long`, or `pitch_range`.
+        RejectedFile: `no_notes`, `too_many_notes`, `too_long`, `negative_time`, `no_common_measure`,
+            or `pitch_range`.
     """
+    num_notes = sum(len(bar.notes) for bar in bars)
+    if num_notes > MAX_NOTES:
+        raise RejectedFile("too_many_notes", f"at most {MAX_NOTES} notes, got {num_notes}")
     bars = _with_true_metres(bars)
     placed: list[tuple[Fraction, WrittenNote]] = []
     metres: list[tuple[int, int, int]] = []
@@ -197,6 +216,7 @@ def lay_out(bars: Sequence[Bar], tags: Mapping[str, str], track_names: Sequence[
         tempos += [(_tick(cursor + offset), tempo) for offset, tempo in bar.tempos]
         silent_from = max([silent_from, *(cursor + n.offset + n.duration for n in bar.notes)])
         cursor += bar.length
+        check_measure(cursor)
         if cursor >= edge:
             line = edge + (cursor - edge) // size * size
     return _piece(placed, metres, tempos, tags, track_names)
@@ -238,10 +258,10 @@ def _piece(
     """Notes at their quarters put on the grid, ties joined."""
     if not placed:
         raise RejectedFile("no_notes", "there are no notes in it")
-    if len(placed) > MAX_NOTES:
-        raise RejectedFile("too_many_notes", f"at most {MAX_NOTES} notes, got {len(placed)}")
     if any(not 0 <= note.pitch <= 127 for _, note in placed):
         raise RejectedFile("pitch_range", "a note lies outside MIDI's 0 to 127")
+    if min(start for start, _ in placed) < 0:
+        raise RejectedFile("negative_time", "a note begins before the piece")
     if max(start + note.duration for start, note in placed) > MAX_QUARTERS:
         raise RejectedFile("too_long", f"its notes go beyond {MAX_QUARTERS} quarters")
     onset = _tick(min(start for start, _ in placed))

@@ -13,14 +13,17 @@ import io
 import re
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.parsers import expat
 
 from rnngan.errors import RejectedFile, UserError
-from rnngan.music.abc_notation import read_tune, tags_of, tunes_in
+from rnngan.music.abc_notation import MAX_VALUE, read_tune, tags_of, tunes_in
 from rnngan.music.bars import (
+    MAX_NOTES,
     Bar,
     WrittenNote,
     is_metre,
@@ -29,6 +32,7 @@ from rnngan.music.bars import (
     together,
     written_once,
 )
+from rnngan.music.midi import MAX_TRACKS
 from rnngan.music.piece import Piece
 
 if TYPE_CHECKING:
@@ -38,6 +42,15 @@ ABC_SUFFIXES = frozenset({".abc"})
 MUSICXML_SUFFIXES = frozenset({".musicxml", ".xml", ".mxl"})
 MAX_BYTES = 32 * 1024 * 1024
 """Unpacked; a symphony movement takes 20 MiB of MusicXML."""
+MAX_MEMBERS = 1000
+"""Files in a `.mxl` archive: the score, its parts, and pictures."""
+MAX_DEPTH = 100
+"""XML elements inside each other; MusicXML needs 10."""
+MAX_ELEMENTS = 2_000_000
+"""Of XML; a note has a dozen."""
+MAX_NUMBER = 256
+"""Beats in a bar, sharps or flats of a key, numbers of an ending: music21 takes time or memory for
+each of them."""
 _JUMP = re.compile(r'["!][^"!\n]*((?<![A-Za-z])D\.? ?[CS](?![A-Za-z])|da ?capo|dal? ?segno)', re.I)
 _SECTION_ENDS = ("double", "final", "heavy-light", "heavy-heavy")
 
@@ -56,7 +69,9 @@ def read_notation(path: Path, *, expand_repeats: bool = False) -> list[Piece]:
 
     Raises:
         RejectedFile: `unreadable`, `too_large`, `not_notation`, `no_notes`, `too_many_notes`,
-            `too_many_tracks`, `too_long`, or `pitch_range`.
+            `too_many_tracks`, `too_long`, `pitch_range`, or `no_common_measure`; of MusicXML also
+            `encrypted`, `too_many_members`, `entities`, `too_deep`, `absurd_number`, or
+            `negative_time`.
         UserError: A MusicXML file, and music21 is not installed.
     """
     suffix = path.suffix.lower()
@@ -75,11 +90,17 @@ def read_notation(path: Path, *, expand_repeats: bool = False) -> list[Piece]:
 def _pieces_in(abc: str, expand_repeats: bool) -> list[Piece]:
     """The tunes of an ABC file; one without notes, such as a heading, is left out.
 
+    The head of the file belongs to every tune, and counts as often.
+
     Raises:
         RejectedFile: As `read_notation`.
     """
     pieces = []
+    num_letters = 0
     for tune in tunes_in(abc):
+        num_letters += len(tune)
+        if num_letters > MAX_BYTES:
+            raise RejectedFile("too_large", f"its tunes are longer than {MAX_BYTES} letters")
         try:
             pieces.append(piece_from_abc(tune, expand_repeats=expand_repeats))
         except RejectedFile as error:
@@ -118,7 +139,7 @@ def piece_from_score(score: music21.stream.Score, *, expand_repeats: bool = Fals
         }
         parts = list(score.parts)
         bars = together([_bars_of(part, endings, m21) for part in parts])
-        names = [part.partName or "" for part in parts]
+        names = [(part.partName or "")[:MAX_VALUE] for part in parts]
         jumps = bool(score[m21.repeat.RepeatExpressionCommand])
         tags = _tags_of(score, m21)
     return _piece(bars, tags, names, expand_repeats=expand_repeats, jumps=jumps)
@@ -162,16 +183,27 @@ def _unpacked(data: bytes) -> bytes:
     """The score in the bytes of a `.mxl` archive; the bytes themselves if they are no archive.
 
     Raises:
-        RejectedFile: `unreadable`, or `too_large` (past `MAX_BYTES` once unpacked).
+        RejectedFile: `unreadable`, `too_many_members`, `encrypted`, or `too_large` (past
+            `MAX_BYTES` once unpacked).
     """
     if not data.startswith(b"PK"):
         return data
+    if data.count(b"PK\1\2") > MAX_MEMBERS:  # zipfile takes a kilobyte of memory for each
+        raise RejectedFile("too_many_members", f"more than {MAX_MEMBERS} files in the archive")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = [name for name in archive.namelist() if not name.startswith("META-INF/")]
             scores = [n for n in names if Path(n).suffix.lower() in MUSICXML_SUFFIXES]
-            with archive.open(scores[0]) as file:
+            member = archive.getinfo(scores[0])
+            if member.flag_bits & 1:
+                raise RejectedFile("encrypted", "the score needs a password")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                # Of the others Python unpacks whole blocks at once, of up to gigabytes.
+                raise ValueError("neither stored nor deflated")
+            with archive.open(member) as file:
                 score = file.read(MAX_BYTES + 1)
+    except RejectedFile:
+        raise
     except Exception as error:  # zipfile lets through what zlib, struct and codecs raise
         raise RejectedFile("unreadable", f"no score in the archive ({error})") from error
     if len(score) > MAX_BYTES:
@@ -207,24 +239,84 @@ def _music21() -> Iterator[Any]:
             ) from error
         try:
             yield music21
-        except RejectedFile:
+        except (RejectedFile, MemoryError):
             raise
         except Exception as error:
+            # What it quotes of the file may be long, or not fit to print.
+            shown = "".join(c if c.isprintable() else " " for c in str(error))[:300]
             raise RejectedFile(
-                "unreadable", f"music21 gives up: {type(error).__name__}: {error}"
+                "unreadable", f"music21 gives up: {type(error).__name__}: {shown}"
             ) from error
+
+
+def _check_musicxml(text: str) -> None:
+    """Refuse what would cost music21 too much memory or time.
+
+    Raises:
+        RejectedFile: `unreadable` (no well-formed XML), `entities`, `too_large`, `too_deep`,
+            `too_many_notes`, `too_many_tracks`, or `absurd_number`.
+    """
+    most = {"note": MAX_NOTES, "part": MAX_TRACKS, "score-part": MAX_TRACKS}
+    counts: Counter[str] = Counter()
+    depth = total = num_elements = 0
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth, total, num_elements
+        depth += 1
+        num_elements += 1
+        if depth > MAX_DEPTH:
+            raise RejectedFile("too_deep", f"more than {MAX_DEPTH} elements inside each other")
+        if num_elements > MAX_ELEMENTS:
+            raise RejectedFile("too_large", f"more than {MAX_ELEMENTS} elements")
+        if name in most:
+            counts[name] += 1
+            if counts[name] > most[name]:
+                what = "notes" if name == "note" else "tracks"
+                raise RejectedFile(f"too_many_{what}", f"at most {most[name]} {what} are read")
+        if name in ("time", "key", "ending"):
+            total = 0
+            add(attributes.get("number", ""))
+        elif name in ("beats", "fifths"):
+            parser.CharacterDataHandler = add
+
+    def add(numbers: str) -> None:
+        nonlocal total
+        total += sum(map(int, re.findall(r"\d{1,9}", numbers)))
+        if total > MAX_NUMBER:
+            raise RejectedFile("absurd_number", f"a metre, key or ending goes beyond {MAX_NUMBER}")
+
+    def end(name: str) -> None:
+        nonlocal depth
+        depth -= 1
+        if name in ("beats", "fifths"):
+            parser.CharacterDataHandler = None
+
+    def refuse_entity(*_: object) -> None:
+        raise RejectedFile("entities", "it declares XML entities, which no music needs")
+
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.EntityDeclHandler = refuse_entity
+    try:
+        parser.Parse(text, True)
+    except expat.ExpatError as error:
+        raise RejectedFile("unreadable", f"no well-formed XML ({error})") from error
 
 
 def _parsed(data: bytes) -> music21.stream.Score:
     """The score in MusicXML.
 
     Raises:
-        RejectedFile: `unreadable`.
+        RejectedFile: `unreadable`, or as `_check_musicxml`.
         UserError: music21 is not installed.
     """
+    text = _decoded(data)
     with _music21() as m21:
+        _check_musicxml(text)
         # From text, not from the file: music21 then keeps no pickle of the score.
-        return m21.converter.parseData(_decoded(data), format="musicxml")
+        return m21.converter.parseData(text, format="musicxml")
 
 
 def _bars_of(part: Any, endings: Mapping[int, tuple[int, ...]], m21: Any) -> list[Bar]:
@@ -256,7 +348,7 @@ def _bars_of(part: Any, endings: Mapping[int, tuple[int, ...]], m21: Any) -> lis
 def _notes_of(measure: Any, program: int, m21: Any) -> Iterator[WrittenNote]:
     """Note heads with a pitch, without chord symbols and grace notes."""
     for element in measure.recurse().notes:
-        if isinstance(element, m21.harmony.Harmony) or not element.quarterLength:
+        if isinstance(element, m21.harmony.Harmony) or not element.quarterLength > 0:
             continue
         offset = Fraction(element.getOffsetInHierarchy(measure))
         duration = Fraction(element.quarterLength)
@@ -286,4 +378,4 @@ def _tags_of(score: Any, m21: Any) -> dict[str, str]:
     if key is not None:
         tonic = key.tonic.name.replace("-", "b")
         tags |= {"key": f"{tonic} {key.mode}", "mode": key.mode}
-    return {tag: value for tag, value in tags.items() if value}
+    return {tag: value[:MAX_VALUE] for tag, value in tags.items() if value}

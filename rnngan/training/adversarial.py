@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from rnngan.config import RefineConfig
-from rnngan.data.batches import Batch, TrainingBatches, held_out_batches, padded
+from rnngan.data.augment import Augmentation
+from rnngan.data.batches import MAX_HELD_OUT, Batch, TrainingBatches, held_out_batches, padded
 from rnngan.data.store import Store
 from rnngan.discriminator.gru import GRUDiscriminator
 from rnngan.generator.lstm import LSTMGenerator
@@ -118,7 +119,7 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
         store,
         batch_size=config.batch_size,
         max_length=config.max_length,
-        transpose=0,
+        augmentation=Augmentation(),
         seed=seed_for(seed, "openings"),
         openings=True,
     )
@@ -127,14 +128,17 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
         store,
         batch_size=config.batch_size // config.minibatches,
         max_length=run.config.data.max_length,
-        transpose=0,
+        augmentation=Augmentation(),
         seed=seed_for(seed, "excerpts"),
     )
     validation = held_out_batches(store, "validation")
     held_out = padded(
-        [store.piece_tokens(int(i))[: config.max_length] for i in store.indices("validation")]
+        [
+            store.piece_tokens(i)[: config.max_length]
+            for i in store.indices("validation", limit=MAX_HELD_OUT).tolist()
+        ]
     )
-    held_out_pieces = store.pieces("validation")
+    held_out_pieces = store.pieces("validation", limit=MAX_HELD_OUT)
 
     def real_parts(step: int) -> list[Targets]:
         first = step * updates

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from eval.ngrams import NGramModel
-from rnngan.data.batches import held_out_batches
+from rnngan.data.batches import MAX_HELD_OUT, held_out_batches
 from rnngan.data.store import Store
 from rnngan.files import write_atomically
 from rnngan.objectives.likelihood import held_out_likelihood
@@ -34,13 +34,13 @@ def ngram_likelihoods(store: Store, orders: tuple[int, ...]) -> list[Likelihood]
     """
     size = len(store.tokenizer.vocabulary)
     training = [store.piece_tokens(int(i)) for i in store.indices("train")]
-    test = [store.piece_tokens(int(i)) for i in store.indices("test")]
+    test = [store.piece_tokens(int(i)) for i in store.indices("test", limit=MAX_HELD_OUT)]
     grammar = store.tokenizer.grammar
     allowed = [
         grammar.allowed[grammar.states_before(tokens[None], np.array([len(tokens)]))[0]]
         for tokens in test
     ]
-    num_notes = sum(len(piece.notes) for piece in store.pieces("test"))
+    num_notes = sum(len(piece.notes) for piece in store.pieces("test", limit=MAX_HELD_OUT))
     found = []
     for order in orders:
         bits = NGramModel.fit(training, order=order, vocab_size=size).bits(test, allowed)
@@ -62,7 +62,7 @@ def network_likelihood(name: str, model: Model, store: Store) -> Likelihood:
         store.tokenizer.grammar,
         precision="float32",
     )
-    num_notes = sum(len(piece.notes) for piece in store.pieces("test"))
+    num_notes = sum(len(piece.notes) for piece in store.pieces("test", limit=MAX_HELD_OUT))
     return Likelihood(name=name, bits_per_token=bits / num_tokens, bits_per_note=bits / num_notes)
 
 

@@ -27,7 +27,8 @@ from rnngan.discriminator.gru import GRUDiscriminator
 from rnngan.errors import UserError
 from rnngan.files import write_atomically
 from rnngan.generator.lstm import LSTMGenerator
-from rnngan.music.tokenizers.events import Events
+from rnngan.music.tokenizers.base import Tokenizer
+from rnngan.music.tokenizers.registry import tokenizer_from_json
 
 FORMAT = "rnngan-1"
 _METADATA = "rnngan"
@@ -45,7 +46,7 @@ class Model:
     """
 
     generator: LSTMGenerator
-    tokenizer: Events
+    tokenizer: Tokenizer
     discriminator: GRUDiscriminator | None = None
     metrics: Mapping[str, float]
 
@@ -112,7 +113,7 @@ def parse_model(data: bytes, path: Path) -> Model:
     try:
         if about.pop("sha256") != _digest(about, tensors):
             raise ValueError("its checksum is wrong")
-        tokenizer = Events.from_json(about["tokenizer"])
+        tokenizer = tokenizer_from_json(about["tokenizer"])
         size = len(tokenizer.vocabulary)
         generator = LSTMGenerator(from_dict(GeneratorConfig, about["generator"]), size)
         generator.load_state_dict(_named("generator.", tensors))

@@ -9,7 +9,12 @@ import torch
 from torch import nn
 
 from rnngan.config import PretrainConfig
-from rnngan.data.batches import TrainingBatches, held_out_batches
+from rnngan.data.batches import (
+    MAX_HELD_OUT,
+    TrainingBatches,
+    augmentation_of,
+    held_out_batches,
+)
 from rnngan.data.store import Store
 from rnngan.errors import UserError
 from rnngan.generator.lstm import LSTMGenerator
@@ -106,12 +111,12 @@ def pretrain(run: Run, store: Store, *, progress: Progress, resume: bool = False
         store,
         batch_size=config.batch_size,
         max_length=data.max_length,
-        transpose=data.transpose,
+        augmentation=augmentation_of(data),
         transpose_steps=round(config.transpose_rate * config.steps),
         seed=seed_for(seed, "batches"),
     )
     validation = held_out_batches(store, "validation")
-    held_out_pieces = store.pieces("validation")
+    held_out_pieces = store.pieces("validation", limit=MAX_HELD_OUT)
     num_notes = sum(len(piece.notes) for piece in held_out_pieces)
 
     with Monitor(run.folder, STAGE, step=step, say=progress.say) as monitor:

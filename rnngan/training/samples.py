@@ -11,7 +11,7 @@ from rnngan.data.batches import Batch
 from rnngan.generator.lstm import LSTMGenerator
 from rnngan.generator.sampling import sample, uniforms
 from rnngan.music.piece import TICKS_PER_QUARTER, Piece
-from rnngan.music.tokenizers.events import Events
+from rnngan.music.tokenizers.base import Tokenizer
 from rnngan.training.monitor import Monitor
 from rnngan.training.seeds import seed_for
 
@@ -20,7 +20,7 @@ _NUM_SHOWN = 3
 
 
 def sample_batch(
-    generator: LSTMGenerator, tokenizer: Events, *, num: int, max_length: int, seed: int
+    generator: LSTMGenerator, tokenizer: Tokenizer, *, num: int, max_length: int, seed: int
 ) -> Batch:
     """So many pieces at temperature 1, cut at `max_length` tokens."""
     draws = uniforms(seed, range(num), max_length)
@@ -31,7 +31,7 @@ def sample_batch(
 def watch(
     monitor: Monitor,
     generator: LSTMGenerator,
-    tokenizer: Events,
+    tokenizer: Tokenizer,
     real: Sequence[Piece],
     *,
     step: int,

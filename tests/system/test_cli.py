@@ -90,7 +90,7 @@ def test_help_names_every_command(capsys):
     assert all(f"\n  {name} " in text for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "corpora"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name, capsys):
     with pytest.raises(SystemExit) as left:
         main([name, "--help"])
@@ -145,7 +145,6 @@ def test_the_script_and_the_module_are_the_same_command(capsys):
         (["generate", "none", "--temprature", "1"], "did you mean '--temperature'?"),
         (["render"], "name at least one MIDI file"),
         (["render", "none.mid"], "cannot read none.mid: No such file or directory"),
-        (["corpora", "x"], "corpora takes no options, got 'x'"),
     ],
 )
 def test_bad_input_is_one_clear_line(refused, words, message):

@@ -20,6 +20,7 @@ from rnngan.generator.lstm import LSTMGenerator
 from rnngan.music.midi import read_midi
 from rnngan.music.piece import DRUMS, Metre, Piece, Tempo
 from rnngan.music.tokenizers.events import Events
+from rnngan.music.tokenizers.summary import Summary
 from rnngan.training.checkpoint import Model, read_model
 from rnngan.training.run import Run
 from rnngan.verdict import evaluate_stages
@@ -191,7 +192,7 @@ def rich_model():
             tempos=(Tempo(0, 120.0), Tempo(96, 87.0), Tempo(200, 141.0)),
         )
     ]  # fmt: skip
-    tokenizer = Events.fit(pieces)
+    tokenizer = Events.fit(Summary.of_all(pieces))
     torch.manual_seed(0)
     network = LSTMGenerator(
         GeneratorConfig(embedding_size=16, hidden_size=24), len(tokenizer.vocabulary)

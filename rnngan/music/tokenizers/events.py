@@ -1,7 +1,7 @@
 """Events in the manner of REMI: bars, positions in the bar, and what is struck there.
 
     Start Tag* Metre [Tempo]  ( Bar [Metre] [Tempo]  ( Position  Note+ )* )+  End
-    Note = [Program] Pitch Duration [Velocity]  |  Program_128 Drum [Velocity]
+    Note = [Program] [Voice] Pitch Duration [Velocity]  |  Program_128 Drum [Velocity]
 
 An excerpt from the middle of a piece begins with Continue in place of Start. Kinds in brackets
 exist only where the corpus needs them: a collection of fiddle tunes gets by with three tokens a
@@ -13,16 +13,28 @@ References:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rnngan.music.piece import DRUMS, NOTE, TICKS_PER_QUARTER, Metre, Piece, Tempo
+from rnngan.music.piece import (
+    DRUMS,
+    NOTE,
+    TICKS_PER_QUARTER,
+    Metre,
+    Notes,
+    Piece,
+    Tempo,
+    bar_lines,
+    one_at_a_time,
+)
+from rnngan.music.tokenizers.base import settings_of
+from rnngan.music.tokenizers.steps import commonest_metres, metre_of
+from rnngan.music.tokenizers.summary import Histogram, Summary
 from rnngan.music.vocabulary import (
     CONTINUE,
     END,
@@ -36,6 +48,8 @@ from rnngan.music.vocabulary import (
 )
 
 _LONGEST = 16 * TICKS_PER_QUARTER
+_MOST_VOICES = 16
+_COLUMNS = 6  # Most tokens that a note or the beginning of a bar takes
 _DRUM_TICKS = TICKS_PER_QUARTER // 4  # a stroke rings by itself; a 16th is what scores write
 _TEMPOS = tuple(round(30 * 2 ** (i / 4)) for i in range(13))  # 30 to 240, a quarter octave apart
 
@@ -59,9 +73,14 @@ DURATIONS = _grid()[1:]
 """Note lengths that have a token, ascending, in ticks."""
 
 
-def _nearest(grid: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def _nearest(grid: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Index of the nearest grid point; of two equally near the lower."""
     return np.asarray(np.searchsorted((grid[1:] + grid[:-1]) / 2, values, side="left"))
+
+
+# By ticks, 0 to `_LONGEST`: to look up is several times faster than to search.
+_NEAREST_DURATION = DURATIONS[_nearest(DURATIONS, np.arange(_LONGEST + 1))]
+_DURATION_BELOW = np.maximum(np.searchsorted(DURATIONS, np.arange(_LONGEST + 1), "right") - 1, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +94,8 @@ class EventsConfig:
             the kit, no token is spent.
         velocities: Velocities with a token, ascending; for one alone no token is spent.
         tempos: Quarters per minute with a token, ascending; for one alone no token is spent.
+        voices: Tracks of one program to keep apart; further ones share the last voice. For one
+            alone no token is spent.
         tags: Tag tokens at the head, `key=value`; a piece that lacks a key, or has another value,
             gets `key=`, which every key needs.
 
@@ -89,16 +110,23 @@ class EventsConfig:
     velocities: tuple[int, ...] = (80,)
     tempos: tuple[float, ...] = (120.0,)
     tags: tuple[str, ...] = ()
+    voices: int = 1
 
     def __post_init__(self) -> None:
         if not (self.metres and self.programs and self.velocities and self.tempos):
             raise ValueError("metres, programs, velocities and tempos need at least one value each")
         if not 0 <= self.lowest <= self.highest <= 127:
             raise ValueError(f"need 0 <= lowest <= highest <= 127, got {self.lowest, self.highest}")
+        if not 1 <= self.voices <= 256:
+            raise ValueError(f"voices must be 1 to 256, got {self.voices}")
         for name in ("programs", "velocities", "tempos"):
             values = getattr(self, name)
             if list(values) != sorted(set(values)):
                 raise ValueError(f"{name} must ascend, got {values}")
+        for name, least, most in (("programs", 0, DRUMS), ("velocities", 1, 127)):
+            values = getattr(self, name)
+            if values[0] < least or values[-1] > most:
+                raise ValueError(f"{name} must be {least} to {most}, got {values}")
         for tag in self.tags:
             if tag.split("=", 1)[0] + "=" not in self.tags:
                 raise ValueError(f"tag {tag!r} needs one of its key without a value beside it")
@@ -110,22 +138,28 @@ class Events:
     What encoding changes in a piece:
 
     - Onsets and lengths move to the nearest grid point: onsets to 32nds and 16th triplets, lengths
-      to `DURATIONS`, no longer than 16 quarters; drums last a 16th. A program is one voice per
-      pitch (`Piece.tidied`), whatever track its notes are on.
+      to `DURATIONS`, no longer than 16 quarters; drums last a 16th.
+    - The tracks of a program that have notes become its voices in order; those beyond the last
+      voice, and all tracks of the kit, are one. A voice holds one note per pitch at a time
+      (`one_at_a_time`).
     - Velocities and tempos become the nearest that have a token. A change of tempo moves to the
       beginning of its bar, and of several in a bar the last stands.
     - Notes whose pitch or program has no token are left out. So are metres: the one before goes on.
     - A bar that a change of metre cuts short is filled up with silence, so that what follows keeps
       its place in the bar but comes later.
 
-    To encode what was decoded changes nothing more.
+    To encode what was decoded changes nothing more. Notes at one position come by program, voice
+    and pitch.
     """
 
     name = "events"
+    dtype = np.dtype(np.uint16)
+    width = 0
+    pitched_kinds = ("Pitch",)
 
     def __init__(self, config: EventsConfig) -> None:
         self.config = config
-        self.metres = tuple(Metre(0, *map(int, name.split("/"))) for name in config.metres)
+        self.metres = tuple(map(metre_of, config.metres))
         longest = max(metre.ticks_per_bar for metre in self.metres)
         ticks = np.arange(longest)
         self.positions = ticks[(ticks % 3 == 0) | (ticks % 4 == 0)]
@@ -139,6 +173,7 @@ class Events:
             "Bar",
             *(f"Position_{tick}" for tick in self.positions),
             *(f"Program_{program}" for program in config.programs if many_programs),
+            *(f"Voice_{voice}" for voice in range(config.voices) if config.voices > 1),
             *(f"Pitch_{pitch}" for pitch in range(config.lowest, config.highest + 1)),
             *(f"Drum_{pitch}" for pitch in range(128) if drums),
             *(f"Duration_{ticks}" for ticks in DURATIONS),
@@ -148,19 +183,27 @@ class Events:
         self.bar = self.vocabulary.index["Bar"]
         self.tag_keys = tuple(dict.fromkeys(tag.split("=", 1)[0] for tag in config.tags))
         self._first = {kind: ids.start for kind, ids in self.vocabulary.ranges.items()}
+        self._known = np.zeros((DRUMS + 1, 128), dtype=bool)
+        self._known[list(config.programs), config.lowest : config.highest + 1] = True
+        self._known[DRUMS] = drums
+        grid = np.append(self.positions, longest)
+        self._place = grid[_nearest(grid, ticks)]
+        self._position = np.searchsorted(self.positions, ticks)
+        velocities = np.array(config.velocities)
+        self._velocity = velocities[_nearest(velocities, np.arange(128))]
 
     @staticmethod
     def fit(
-        pieces: Iterable[Piece],
+        summary: Summary,
         *,
         tags: tuple[str, ...] = (),
         margin: int = 6,
         velocity_bins: int = 8,
     ) -> Events:
-        """Tokenizer with the metres, pitches, programs, velocities and tempos of `pieces`.
+        """Tokenizer with the metres, pitches, programs, voices, velocities and tempos of a corpus.
 
         Args:
-            pieces: The corpus.
+            summary: The corpus.
             tags: Keys of `Piece.tags` to write at the head.
             margin: Semitones kept free on both sides for transposition.
             velocity_bins: Most velocities to tell apart; where the corpus has more, so many
@@ -169,43 +212,28 @@ class Events:
         Raises:
             ValueError: There are no pieces.
         """
-        metres: Counter[str] = Counter()
-        programs: set[int] = set()
-        velocities: list[npt.NDArray[Any]] = []
-        tempos: Counter[float] = Counter()
-        values = {f"{key}=" for key in tags}
-        low, high = 127, 0
-        for piece in pieces:
-            # A bar longer than that is a slip of the writing program, and its grammar is huge.
-            metres.update(m.name for m in piece.metres if m.ticks_per_bar <= _LONGEST)
-            programs.update(np.unique(piece.notes["program"]).tolist())
-            velocities.append(piece.notes["velocity"])
-            tempos.update(tempo.quarters_per_minute for tempo in piece.tempos)
-            values.update(f"{key}={piece.tags.get(key, '')}" for key in tags)
-            if len(piece.pitched):
-                low = min(low, int(piece.pitched["pitch"].min()))
-                high = max(high, int(piece.pitched["pitch"].max()))
-        if not velocities:
+        if not summary.num_pieces:
             raise ValueError("cannot fit a tokenizer to no pieces")
-        if low > high:  # drums alone
-            low = high = 60
-        distinct = np.unique(np.concatenate(velocities))
-        if len(distinct) > velocity_bins:
-            middles = (np.arange(velocity_bins) + 0.5) / velocity_bins
-            distinct = np.unique(np.quantile(np.concatenate(velocities), middles, method="nearest"))
-        if len(tempos) > len(_TEMPOS):
-            kept_tempos = tuple(float(tempo) for tempo in _TEMPOS)
-        else:
-            kept_tempos = tuple(sorted(tempos))
+        # A bar longer than that is a slip of the writing program, and its grammar is huge.
+        metres = [
+            name for name in commonest_metres(summary) if metre_of(name).ticks_per_bar <= _LONGEST
+        ]
+        lowest, highest = summary.pitch_range(margin)
+        tempos = summary.tempos if len(summary.tempos) <= len(_TEMPOS) else map(float, _TEMPOS)
         return Events(
             EventsConfig(
-                metres=tuple(sorted(metres, key=lambda name: (-metres[name], name))) or ("4/4",),
-                lowest=max(0, low - margin),
-                highest=min(127, high + margin),
-                programs=tuple(sorted(programs)) or (0,),
-                velocities=tuple(distinct.tolist()) or (80,),
-                tempos=kept_tempos,
-                tags=tuple(sorted(values, key=lambda tag: (tags.index(tag.split("=", 1)[0]), tag))),
+                metres=tuple(metres) or ("4/4",),
+                lowest=lowest,
+                highest=highest,
+                programs=tuple(sorted(summary.programs)) or (0,),
+                velocities=_representatives(summary.velocities, velocity_bins) or (80,),
+                tempos=tuple(sorted(tempos)),
+                tags=tuple(
+                    f"{key}={value}"
+                    for key in dict.fromkeys(tags)
+                    for value in sorted({"", *summary.tags.get(key, ())})
+                ),
+                voices=min(max(summary.voices, 1), _MOST_VOICES),
             )
         )
 
@@ -221,13 +249,8 @@ class Events:
             ValueError: The data describes another tokenizer or none.
         """
         try:
-            fields: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
-            }
-            if (name := fields.pop("name", None)) != Events.name:
-                raise ValueError(f"not an events tokenizer: {name!r}")
-            return Events(EventsConfig(**fields))
-        except (TypeError, AttributeError) as error:
+            return Events(EventsConfig(**settings_of(data, Events.name)))
+        except TypeError as error:
             raise ValueError(f"damaged tokenizer description: {error}") from None
 
     def encode(self, piece: Piece) -> Tokens:
@@ -240,7 +263,7 @@ class Events:
             tag = f"Tag_{key}={piece.tags.get(key, '')}"
             head.append(index.get(tag, index[f"Tag_{key}="]))
         num_bars = max(len(lines) - 1, 1)
-        bar_rows = np.full((num_bars, 5), -1)
+        bar_rows = np.full((num_bars, _COLUMNS), -1)
         bar_rows[:, 0] = self.bar
         metres = [(metre.tick, index[f"Metre_{metre.name}"]) for metre in piece.metres]
         tempos = [
@@ -256,78 +279,79 @@ class Events:
                     bar_rows[at, column] = token
 
         notes = piece.notes
-        drum = notes["program"] == DRUMS
-        bar = np.searchsorted(lines, notes["start"], side="right") - 1
-        order = np.lexsort((notes["pitch"], notes["program"], notes["start"]))
-        notes, drum, bar = notes[order], drum[order], bar[order]
-        rows = np.full((len(notes), 5), -1)
-        position = first["Position"] + np.searchsorted(self.positions, notes["start"] - lines[bar])
-        rows[:, 0] = np.where(np.diff(notes["start"], prepend=-1) > 0, position, -1)
+        start, program, voice, pitch = (
+            notes[name].astype(np.int64) for name in ("start", "program", "track", "pitch")
+        )
+        order = np.argsort(start << 32 | program << 16 | voice << 8 | pitch)
+        notes, start, program = notes.take(order), start[order], program[order]
+        voice, pitch = voice[order], pitch[order]
+        drum = program == DRUMS
+        bar = np.searchsorted(lines, start, side="right") - 1
+        rows = np.full((len(notes), _COLUMNS), -1)
+        position = first["Position"] + self._position[start - lines[bar]]
+        rows[:, 0] = np.where(np.diff(start, prepend=-1) > 0, position, -1)
         if "Program" in first:
-            rows[:, 1] = first["Program"] + np.searchsorted(config.programs, notes["program"])
-        pitch = notes["pitch"].astype(int)
-        rows[:, 2] = first["Pitch"] + pitch - config.lowest
+            rows[:, 1] = first["Program"] + np.searchsorted(config.programs, program)
+        if "Voice" in first:
+            rows[:, 2] = np.where(drum, -1, first["Voice"] + voice)
+        rows[:, 3] = first["Pitch"] + pitch - config.lowest
         # A note cut short by the next on its pitch must not reach into it: take the length below.
-        length = np.searchsorted(DURATIONS, notes["end"] - notes["start"], side="right") - 1
-        rows[:, 3] = first["Duration"] + np.maximum(length, 0)
+        rows[:, 4] = first["Duration"] + _DURATION_BELOW[notes["end"] - notes["start"]]
         if "Drum" in first:
-            rows[drum, 2] = first["Drum"] + pitch[drum]
-            rows[drum, 3] = -1
+            rows[drum, 3] = first["Drum"] + pitch[drum]
+            rows[drum, 4] = -1
         if "Velocity" in first:
-            rows[:, 4] = first["Velocity"] + np.searchsorted(config.velocities, notes["velocity"])
+            rows[:, 5] = first["Velocity"] + np.searchsorted(config.velocities, notes["velocity"])
 
-        body = np.concatenate([bar_rows, rows])
-        order = np.argsort(np.concatenate([np.arange(num_bars), bar]), kind="stable")
-        body = body[order].ravel()
-        return np.concatenate([head, body[body >= 0], [END]]).astype(np.uint16)
+        body = np.empty((num_bars + len(notes), _COLUMNS), dtype=np.int64)
+        body[np.searchsorted(bar, np.arange(num_bars)) + np.arange(num_bars)] = bar_rows
+        body[bar + 1 + np.arange(len(notes))] = rows
+        tokens = body[body >= 0]
+        return np.concatenate([head, tokens, [END]]).astype(np.uint16)
 
     def _snapped(self, piece: Piece) -> Piece:
-        """The piece as far as there are tokens for it, on the grid, with nothing but full bars."""
-        config = self.config
-        notes = piece.notes
-        inside = (notes["pitch"] >= config.lowest) & (notes["pitch"] <= config.highest)
-        known = np.isin(notes["program"], config.programs) & (inside | (notes["program"] == DRUMS))
-        metres = [metre for metre in piece.metres if metre.name in config.metres]
-        piece = replace(
-            piece, notes=notes[known], metres=_changes([self.metres[0], *metres])
-        ).tidied()
+        """The piece as far as there are tokens for it, on the grid, with nothing but full bars.
 
-        lines = piece.bar_lines()
-        in_force = np.searchsorted([m.tick for m in piece.metres], lines[:-1], side="right") - 1
-        sizes = np.array([metre.ticks_per_bar for metre in piece.metres])[in_force]
+        The track of a note is its voice.
+        """
+        config = self.config
+        known = self._known[piece.notes["program"], piece.notes["pitch"]]
+        notes = piece.notes.take(np.flatnonzero(known))  # several times faster than a mask
+        notes["track"] = _voices(notes, config.voices)
+        notes = one_at_a_time(notes)
+        metres = _changes([self.metres[0], *(m for m in piece.metres if m.name in config.metres)])
+
+        lines = bar_lines(metres, int(notes["end"].max(initial=0)))
+        in_force = np.searchsorted([m.tick for m in metres], lines[:-1], side="right") - 1
+        sizes = np.array([metre.ticks_per_bar for metre in metres])[in_force]
         full_lines = np.append(0, np.cumsum(sizes))
 
-        notes = piece.notes.copy()
         bar = np.searchsorted(lines, notes["start"], side="right") - 1
-        grid = np.append(self.positions, max(metre.ticks_per_bar for metre in self.metres))
-        place = grid[_nearest(grid, notes["start"] - lines[bar])]
+        place = self._place[notes["start"] - lines[bar]]
         # An onset that rounds to the bar line belongs to the next bar.
         late = place >= np.diff(lines)[bar]
         start = full_lines[bar + late] + np.where(late, 0, place)
-        length = DURATIONS[_nearest(DURATIONS, notes["end"] - notes["start"])]
+        length = _NEAREST_DURATION[np.minimum(notes["end"] - notes["start"], _LONGEST)]
         length[notes["program"] == DRUMS] = _DRUM_TICKS
         notes["start"], notes["end"] = start, start + length
-        velocities = np.array(config.velocities)
-        notes["velocity"] = velocities[_nearest(velocities, notes["velocity"])]
+        notes["velocity"] = self._velocity[notes["velocity"]]
 
-        def line(tick: int) -> int:
-            return int(full_lines[np.searchsorted(lines, tick, side="right") - 1])
+        def at_lines(changes: Iterable[Any]) -> list[Any]:
+            """Changes moved to the beginning of their bars."""
+            heard = [change for change in changes if change.tick <= lines[-1]]
+            bars = np.searchsorted(lines, [change.tick for change in heard], side="right") - 1
+            ticks = full_lines[bars].tolist()
+            return [change._replace(tick=tick) for change, tick in zip(heard, ticks)]
 
-        tempos = np.log(config.tempos)
+        paces = np.log([tempo.quarters_per_minute for tempo in piece.tempos])
+        nearest = _nearest(np.log(config.tempos), paces).tolist()
+        tempos = [Tempo(t.tick, config.tempos[i]) for t, i in zip(piece.tempos, nearest)]
         return Piece(
-            notes=notes,
-            metres=_changes(
-                [m._replace(tick=line(m.tick)) for m in piece.metres if m.tick <= lines[-1]]
-            ),
-            tempos=_changes(
-                [
-                    Tempo(line(tick), config.tempos[np.abs(tempos - np.log(qpm)).argmin()])
-                    for tick, qpm in piece.tempos
-                    if tick <= lines[-1]
-                ]
-            ),
+            notes=one_at_a_time(notes),
+            metres=_changes(at_lines(metres)),
+            tempos=_changes(at_lines(tempos)),
             tags=piece.tags,
-        ).tidied()
+        )
 
     def decode(self, tokens: npt.NDArray[np.integer], *, strict: bool = False) -> Piece:
         """The piece that the tokens tell; tokens after End are not read.
@@ -348,7 +372,7 @@ class Events:
         tags: dict[str, str] = {}
         programs = self.config.programs
         velocity = int(self.config.velocities[len(self.config.velocities) // 2])
-        program, pitch, tick = programs[0], -1, -1
+        program, voice, pitch, tick = programs[0], 0, -1, -1
         line, in_bar = 0, False
         rows: list[list[int]] = []
         for token in tokens.tolist():
@@ -358,11 +382,13 @@ class Events:
                 pitch = -1
             elif kind == "Program":
                 program = int(value)
+            elif kind == "Voice":
+                voice = int(value)
             elif kind == "Pitch" and tick >= 0:
                 program = programs[0] if program == DRUMS and programs[0] != DRUMS else program
                 pitch = int(value)
             elif kind == "Duration" and pitch >= 0:
-                rows.append([tick, tick + int(value), pitch, velocity, program, 0])
+                rows.append([tick, tick + int(value), pitch, velocity, program, voice])
                 pitch = -1
             elif kind == "Drum" and tick >= 0:
                 rows.append([tick, tick + _DRUM_TICKS, int(value), velocity, DRUMS, 0])
@@ -384,11 +410,14 @@ class Events:
             elif kind == "End":
                 break
         notes = np.array([tuple(row) for row in rows], dtype=NOTE)
-        used = np.unique(notes["program"])
-        notes["track"] = np.searchsorted(used, notes["program"])
+        parts = notes["program"].astype(np.int64) << 8 | notes["track"]
+        notes["track"] = np.searchsorted(np.unique(parts), parts)
         return Piece(
-            notes=notes, metres=_changes(metres), tempos=_changes(tempos), tags=tags
-        ).tidied()
+            notes=one_at_a_time(notes),
+            metres=_changes(metres),
+            tempos=_changes(tempos),
+            tags=tags,
+        )
 
     @cached_property
     def grammar(self) -> Grammar:
@@ -429,6 +458,8 @@ class Events:
             case ("position", size, at):
                 yield from self._note(size, at)
             case ("program", size, at):
+                yield from self._part(size, at)
+            case ("voice", size, at):
                 yield ids("Pitch"), ("pitch", size, at)
             case ("drums", size, at):
                 yield ids("Drum"), ("struck" if ids("Velocity") else "note", size, at)
@@ -449,10 +480,16 @@ class Events:
     def _note(self, size: int, at: int) -> Iterable[tuple[range, tuple[Any, ...]]]:
         programs = self.vocabulary.ids("Program")
         if not programs:
-            yield self.vocabulary.ids("Pitch"), ("pitch", size, at)
+            yield from self._part(size, at)
         for token, program in zip(programs, self.config.programs):
             kind = "drums" if program == DRUMS else "program"
             yield range(token, token + 1), (kind, size, at)
+
+    def _part(self, size: int, at: int) -> Iterable[tuple[range, tuple[Any, ...]]]:
+        if voices := self.vocabulary.ids("Voice"):
+            yield voices, ("voice", size, at)
+        else:
+            yield self.vocabulary.ids("Pitch"), ("pitch", size, at)
 
     def _forward(self, size: int, at: int) -> Iterable[tuple[range, tuple[Any, ...]]]:
         for token, position in zip(self.vocabulary.ids("Position"), self.positions.tolist()):
@@ -460,6 +497,27 @@ class Events:
                 yield range(token, token + 1), ("position", size, position)
         yield range(self.bar, self.bar + 1), ("bar", size)
         yield range(END, END + 1), ("end",)
+
+
+def _representatives(counts: Histogram, most: int) -> tuple[int, ...]:
+    """The values that occur, or, if they are more than `most`, so many quantiles of them."""
+    values = np.flatnonzero(counts)
+    if len(values) > most:
+        middles = (np.arange(most) + 0.5) / most
+        ranks = np.around(middles * (counts.sum() - 1))
+        values = np.unique(np.searchsorted(np.cumsum(counts), ranks, side="right"))
+    return tuple(values.tolist())
+
+
+def _voices(notes: Notes, most: int) -> npt.NDArray[np.int64]:
+    """Rank of each note's track among those of its program, `most - 1` at most; 0 for drums."""
+    if most == 1:
+        return np.zeros(len(notes), dtype=np.int64)
+    parts = notes["program"].astype(np.uint16) << 8 | notes["track"]
+    distinct = np.unique(parts)
+    ranks = np.arange(len(distinct)) - np.searchsorted(distinct, distinct & 0xFF00)
+    ranks[distinct >> 8 == DRUMS] = 0
+    return np.asarray(np.minimum(ranks, most - 1)[np.searchsorted(distinct, parts)])
 
 
 def _changes(events: list[Any]) -> tuple[Any, ...]:

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rnngan.data.batches import TrainingBatches, excerpt, held_out_batches, padded, transposed
+from rnngan.config import DataConfig
+from rnngan.data import batches as module
+from rnngan.data.augment import Augmentation
+from rnngan.data.batches import TrainingBatches, augmentation_of, excerpt, held_out_batches, padded
+from rnngan.data.prepare import prepare_pieces
 from rnngan.data.reading import Source
-from rnngan.data.store import write_store
 from rnngan.music.piece import DRUMS, Metre, Piece, Tempo
 from rnngan.music.vocabulary import CONTINUE, END, PAD, START
 
@@ -33,10 +36,12 @@ def piece(i, num_bars):
 
 
 def make_store(folder, pieces):
-    return write_store(
-        folder, [Source(f"{i}.mid", "0" * 64, p) for i, p in enumerate(pieces)], [],
-        tags=("style",), validation_rate=0.15, test_rate=0.15, seed=0, margin=6, about={},
-    )  # fmt: skip
+    return prepare_pieces(
+        [Source(f"{i}.mid", "0" * 64, p) for i, p in enumerate(pieces)],
+        DataConfig(tags=("style",), validation_rate=0.15, test_rate=0.15),
+        folder,
+        seed=0,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +54,12 @@ def store(tmp_path_factory):
 @pytest.fixture
 def batches(store):
     def make(**changes):
-        defaults = {"batch_size": 6, "max_length": MAX_LENGTH, "transpose": 5, "seed": 7}
+        defaults = {
+            "batch_size": 6,
+            "max_length": MAX_LENGTH,
+            "augmentation": Augmentation(transpose=5),
+            "seed": 7,
+        }
         return TrainingBatches(store, **(defaults | changes))
 
     return make
@@ -119,7 +129,7 @@ def test_openings_are_beginnings(store, batches):
     beginnings = {
         tuple(store.piece_tokens(int(i))[:MAX_LENGTH].tolist()) for i in store.indices("train")
     }
-    source = batches(openings=True, transpose=0)
+    source = batches(openings=True, augmentation=Augmentation())
     for step in range(20):
         assert {tuple(row) for row in rows(source.batch(step))} <= beginnings
 
@@ -128,7 +138,9 @@ def test_openings_are_beginnings(store, batches):
 def test_every_piece_comes_once_per_epoch(store, batch_size):
     indices = store.indices("train")
     number = {tuple(store.piece_tokens(int(i)).tolist()): int(i) for i in indices}
-    source = TrainingBatches(store, batch_size=batch_size, max_length=10_000, transpose=0, seed=1)
+    source = TrainingBatches(
+        store, batch_size=batch_size, max_length=10_000, augmentation=Augmentation(), seed=1
+    )
     seen = Counter()
     for step in range(300 // batch_size + 16):
         found = [number[tuple(row)] for row in rows(source.batch(step))]
@@ -156,7 +168,9 @@ def test_the_test_pieces_are_never_trained_on(store):
         for split in ("validation", "test")
         for i in store.indices(split)
     }
-    source = TrainingBatches(store, batch_size=8, max_length=10_000, transpose=0, seed=2)
+    source = TrainingBatches(
+        store, batch_size=8, max_length=10_000, augmentation=Augmentation(), seed=2
+    )
     assert held_out.isdisjoint(tuple(row) for step in range(20) for row in rows(source.batch(step)))
 
 
@@ -166,7 +180,7 @@ def test_the_test_pieces_are_never_trained_on(store):
 def test_short_pieces_stay_whole(store):
     tokens = store.piece_tokens(0)
     for place in (0.0, 0.5, 0.999):
-        np.testing.assert_array_equal(excerpt(tokens, store, len(tokens), place), tokens)
+        np.testing.assert_array_equal(excerpt(tokens, store.tokenizer, len(tokens), place), tokens)
 
 
 def begins(whole, line, part):
@@ -182,7 +196,7 @@ def test_an_excerpt_is_the_piece_from_a_bar_line_on(store, long):
     lines = whole.bar_lines().tolist()
     seen = set()
     for place in np.linspace(0, 1, 200, endpoint=False):
-        tokens = excerpt(long, store, MAX_LENGTH, place)
+        tokens = excerpt(long, store.tokenizer, MAX_LENGTH, place)
         assert len(tokens) <= MAX_LENGTH
         part = store.tokenizer.decode(tokens, strict=True)
         assert part.tags == whole.tags
@@ -203,14 +217,16 @@ def test_an_excerpt_is_the_piece_from_a_bar_line_on(store, long):
 
 def test_the_opening_is_as_frequent_as_any_stretch_of_its_length(store, long):
     places = (np.arange(10_000) + 0.5) / 10_000
-    share = np.mean([excerpt(long, store, MAX_LENGTH, place)[0] == START for place in places])
+    share = np.mean(
+        [excerpt(long, store.tokenizer, MAX_LENGTH, place)[0] == START for place in places]
+    )
     assert share == pytest.approx(MAX_LENGTH / len(long), abs=1e-3)
 
 
 def test_the_other_bars_are_chosen_alike(store, long):
     places = (np.arange(10_000) + 0.5) / 10_000
     middle = Counter(
-        excerpt(long, store, MAX_LENGTH, place).tobytes()
+        excerpt(long, store.tokenizer, MAX_LENGTH, place).tobytes()
         for place in places[places >= MAX_LENGTH / len(long)]
     )
     assert max(middle.values()) - min(middle.values()) <= 1
@@ -218,7 +234,7 @@ def test_the_other_bars_are_chosen_alike(store, long):
 
 def test_openings_in_training(store, batches):
     lengths = np.diff(store.offsets)
-    source = batches(batch_size=1, transpose=0)
+    source = batches(batch_size=1, augmentation=Augmentation())
     num_openings, chances = 0, []
     for step in range(1500):
         [index] = source._pool(step // source.pool_size)[step % source.pool_size]
@@ -236,47 +252,50 @@ def test_a_piece_in_one_endless_bar_is_cut_at_the_front(store):
     body = np.full(300, names["Pitch_60"])
     tokens = np.array([*(names[name] for name in head), *body, END], dtype=np.uint16)
     for place in (0.0, 0.9):
-        np.testing.assert_array_equal(excerpt(tokens, store, 50, place), tokens[:50])
+        np.testing.assert_array_equal(excerpt(tokens, store.tokenizer, 50, place), tokens[:50])
 
 
-# Transposition
+def test_without_bars_an_excerpt_begins_anywhere(store, long):
+    class Barless:
+        bar = None
+        vocabulary = store.tokenizer.vocabulary
+
+    found = [excerpt(long, Barless, MAX_LENGTH, place) for place in np.linspace(0, 0.999, 500)]
+    assert {len(tokens) for tokens in found} <= set(range(MAX_LENGTH // 2, MAX_LENGTH + 1))
+    later = [tokens[1:].tolist() for tokens in found if tokens[0] == CONTINUE]
+    whole = long.tolist()
+    assert all(
+        any(whole[i : i + len(part)] == part for i in range(1, len(whole))) for part in later
+    )
+    assert len({str(part) for part in later}) > 200
 
 
-def pitches(store, tokens):
+# Augmentation
+
+
+def test_pieces_are_augmented_each_time_anew(store, batches):
+    changes = Augmentation(transpose=5, tempo=1.5)
+    plain, changed = batches(augmentation=Augmentation()), batches(augmentation=changes)
     ids = store.tokenizer.vocabulary.ids("Pitch")
-    return (tokens >= ids.start) & (tokens < ids.stop)
+    moves = Counter()
+    for step in range(30):
+        for before, after in zip(rows(plain.batch(step)), rows(changed.batch(step))):
+            moves[next(b - a for a, b in zip(before, after) if ids.start <= a < ids.stop)] += 1
+            assert store.tokenizer.grammar.first_error(np.array(after)) is None
+    assert set(moves) == set(range(-5, 6))
+    assert rows(batches(augmentation=changes).batch(3)) == rows(changed.batch(3))
 
 
-def test_transposition_moves_all_pitches_by_one_constant(store, long):
-    moved_by = Counter()
-    draws = (np.arange(1100) + 0.5) / 1100
-    for draw in draws:
-        moved = transposed(long, store, 5, draw)
-        assert moved.dtype == np.uint16
-        difference = moved.astype(int) - long
-        pitched = pitches(store, long)
-        assert np.all(difference[~pitched] == 0)  # drums are not among the pitches
-        [semitones] = set(difference[pitched].tolist())
-        moved_by[semitones] += 1
-        assert np.all(pitches(store, moved) == pitched)
-        assert store.tokenizer.grammar.first_error(moved) is None
-    assert moved_by == dict.fromkeys(range(-5, 6), 100)
+def test_in_the_end_pieces_stay_in_their_own_keys(batches):
+    own = batches(augmentation=Augmentation())
+    source = batches(augmentation=Augmentation(transpose=5), transpose_steps=10)
+    assert rows(source.batch(9)) != rows(own.batch(9))
+    assert rows(source.batch(10)) == rows(own.batch(10))
 
 
-def test_transposition_stops_where_the_vocabulary_ends(store):
-    ids = store.tokenizer.vocabulary.ids("Pitch")
-    tokens = np.array([START, ids.start + 1, ids.stop - 3, END], dtype=np.uint16)
-    found = {
-        tuple((transposed(tokens, store, 9, draw).astype(int) - tokens).tolist())
-        for draw in np.linspace(0, 1, 50, endpoint=False)
-    }
-    assert found == {(0, n, n, 0) for n in (-1, 0, 1, 2)}
-
-
-def test_no_transposition(store, long):
-    np.testing.assert_array_equal(transposed(long, store, 0, 0.9), long)
-    drums = long[~pitches(store, long)]
-    np.testing.assert_array_equal(transposed(drums, store, 5, 0.9), drums)
+def test_settings_of_augmentation():
+    config = DataConfig(transpose=3, tempo_factor=1.2, duration_factor=1.1, velocity_jitter=2)
+    assert augmentation_of(config) == Augmentation(transpose=3, tempo=1.2, duration=1.1, velocity=2)
 
 
 # Held-out pieces
@@ -292,3 +311,11 @@ def test_held_out_batches_hold_every_piece_once_and_whole(store, split, max_toke
         assert batch.tokens.size <= max_tokens or len(batch.tokens) == 1
     lengths = [length for batch in found for length in batch.lengths.tolist()]
     assert lengths == sorted(lengths, reverse=True)
+
+
+def test_of_a_huge_split_some_pieces_are_enough(store, monkeypatch):
+    monkeypatch.setattr(module, "MAX_HELD_OUT", 5)
+    train = store.indices("train").tolist()
+    found = [row for batch in held_out_batches(store, "train") for row in rows(batch)]
+    wanted = [store.piece_tokens(train[i * len(train) // 5]).tolist() for i in range(5)]
+    assert sorted(found) == sorted(wanted)

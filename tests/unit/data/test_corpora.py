@@ -2,28 +2,33 @@
 
 import sys
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from rnngan.config import DataConfig
 from rnngan.data import corpora
-from rnngan.data.corpora import CORPORA, read_corpus
-from rnngan.data.pieces_file import load_pieces, save_pieces
+from rnngan.data.corpora import CORPORA, corpus_files
+from rnngan.data.prepare import prepare, read_sources
 from rnngan.errors import UserError
-from rnngan.music.piece import Metre, Piece, Tempo
 
-TUNE = "X:1\nT:{}\nR:reel\nM:4/4\nL:1/4\nK:C\n|:{}4:|\n"
+TUNE = "X:1\nT:{}\nR:reel\nM:4/4\nL:1/4\nK:C\n|:C{}4:|\n"
+RYAN = DataConfig(corpus="ryans-mammoth")
 
 
 @pytest.fixture
-def wheel(tmp_path, monkeypatch):
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RNNGAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def wheel(tmp_path, monkeypatch, cache, inline_team):
     """Two files and three tunes where music21 has Ryan's collection."""
     folder = tmp_path / "wheel"
     tunes = folder / "corpus" / "ryansMammoth"
     tunes.mkdir(parents=True)
     (tunes / "B.abc").write_text(TUNE.format("Second", "D") + TUNE.format("Third", "E"))
     (tunes / "A.abc").write_text(TUNE.format("First", "C"))
+    (tunes / "__init__.py").write_text("")
     monkeypatch.setattr(corpora, "_music21_folder", lambda: folder)
     return tunes
 
@@ -32,74 +37,86 @@ def summary(sources):
     return [(s.name, s.piece.tags["title"], s.piece.notes["pitch"].tolist()) for s in sources]
 
 
-def test_pieces_come_in_order_with_their_tags(wheel, tmp_path):
-    done = []
-    sources, rejects = read_corpus(
-        "ryans-mammoth", cache=tmp_path, workers=1, progress=lambda *counts: done.append(counts)
-    )
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# What there is
+
+
+def test_names_are_those_of_the_corpora():
+    assert list(CORPORA) == ["ryans-mammoth", "oneills", "airds", "bach-chorales"]
+    for name, corpus in CORPORA.items():
+        assert corpus.name == name
+        assert corpus.num_pieces > 0 and corpus.source and corpus.rights
+
+
+def test_a_corpus_is_its_files_in_order(wheel, cache):
+    files = corpus_files("ryans-mammoth")
+    assert files.corpus is CORPORA["ryans-mammoth"]
+    assert files.folder == wheel
+    assert files.paths == [f"{wheel}/A.abc", f"{wheel}/B.abc"]
+    assert files.cache == cache / "ryans-mammoth"
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match=r"did you mean 'ryans-mammoth'\?.*bach-chorales"):
+        corpus_files("ryan-mammoth")
+
+
+def test_without_music21_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "music21", None)
+    monkeypatch.setattr(corpora.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'pip install "rnngan\[corpora\]"'):
+        corpus_files("ryans-mammoth")
+
+
+def test_a_wheel_without_its_corpora(wheel, tmp_path):
+    with pytest.raises(UserError, match=r"corpus folder .*airdsAirs does not exist"):
+        read_sources(DataConfig(corpus="airds"))
+    for path in wheel.iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"nothing is left of the 0 files of ryans-mammoth: they"):
+        prepare(RYAN, tmp_path / "store", seed=0)
+
+
+def test_the_cache_lies_at_home_unless_the_environment_says_otherwise(wheel, tmp_path, monkeypatch):
+    monkeypatch.delenv("RNNGAN_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    expected = tmp_path / "me" / ".cache" / "rnngan" / "ryans-mammoth"
+    assert corpus_files("ryans-mammoth").cache == expected
+    monkeypatch.setenv("RNNGAN_CACHE", "")
+    assert corpus_files("ryans-mammoth").cache == expected
+
+
+# Reading them
+
+
+def test_pieces_come_in_order_with_their_tags(wheel):
+    sources, rejects = read_sources(RYAN)
     assert summary(sources) == [
-        ("A.abc", "First", [60]),
-        ("B.abc#0", "Second", [62]),
-        ("B.abc#1", "Third", [64]),
+        ("A.abc", "First", [60, 60]),
+        ("B.abc#0", "Second", [60, 62]),
+        ("B.abc#1", "Third", [60, 64]),
     ]
     assert rejects == []
-    assert done[-1] == (2, 2)
     assert {s.piece.tags["corpus"] for s in sources} == {"ryans-mammoth"}
     assert [s.piece.tags["source"] for s in sources] == [s.name for s in sources]
     assert {s.piece.tags["style"] for s in sources} == {"reel"}
 
 
-def test_the_cache_gives_the_same_without_reading(wheel, tmp_path, monkeypatch):
-    cold = read_corpus("ryans-mammoth", cache=tmp_path / "cache", workers=1)
-    monkeypatch.setattr(corpora, "read_folder", None)  # would raise
-    assert read_corpus("ryans-mammoth", cache=tmp_path / "cache") == cold
-
-
-def test_the_cache_knows_what_it_holds(wheel, tmp_path):
-    def pitches(**settings):
-        sources, _ = read_corpus("ryans-mammoth", cache=tmp_path, workers=1, **settings)
-        return [source.piece.notes["pitch"].tolist() for source in sources]
-
-    assert pitches() == [[60], [62], [64]]
-    assert pitches(expand_repeats=True) == [[60, 60], [62, 62], [64, 64]]
+def test_a_named_corpus_becomes_a_store(wheel, tmp_path, files_read):
+    store = prepare(RYAN, tmp_path / "store", seed=0)
+    assert store.manifest["corpus"] == "ryans-mammoth"
+    assert [entry["name"] for entry in store.entries()] == ["A.abc", "B.abc#0", "B.abc#1"]
+    assert len(prepare(RYAN, tmp_path / "store", seed=0)) == 3
+    assert files_read == ["A.abc", "B.abc"]
     (wheel / "A.abc").write_text(TUNE.format("First", "F"))
-    assert pitches() == [[65], [62], [64]]
+    with pytest.raises(UserError, match="already holds another prepared corpus"):
+        prepare(RYAN, tmp_path / "store", seed=0)
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "other"])
-def test_a_damaged_cache_is_made_anew(wheel, tmp_path, damage):
-    cold = read_corpus("ryans-mammoth", cache=tmp_path / "cache", workers=1)
-    [cached] = (tmp_path / "cache").iterdir()
-    data = cached.read_bytes()
-    half = len(data) // 2
-    cached.write_bytes(
-        {
-            "empty": b"",
-            "cut": data[:half],
-            "flipped": data[:half] + bytes([data[half] ^ 0xFF]) + data[half + 1 :],
-            "other": b"not an archive",
-        }[damage]
-    )
-    assert read_corpus("ryans-mammoth", cache=tmp_path / "cache", workers=1) == cold
-    assert cached.read_bytes() == data
-
-
-def test_refused_files_are_listed_each_time(wheel, tmp_path):
-    (wheel / "C.abc").write_text("nothing that sounds")
-    for _ in range(2):
-        sources, rejects = read_corpus("ryans-mammoth", cache=tmp_path / "cache", workers=1)
-        assert len(sources) == 3
-        assert [(reject.name, reject.reason) for reject in rejects] == [("C.abc", "no_notes")]
-
-
-def test_a_cache_that_cannot_be_written_is_no_error(wheel, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.warns(UserWarning, match="not kept for the next time"):
-        sources, _ = read_corpus("ryans-mammoth", cache=tmp_path / "file" / "cache", workers=1)
-    assert len(sources) == 3
-
-
-def test_only_scores_in_four_parts_are_chorales(wheel, tmp_path, monkeypatch):
+def test_only_scores_in_four_parts_are_chorales(wheel, tmp_path):
     folder = wheel.parent / "bach"
     folder.mkdir()
     for parts in (4, 5):
@@ -118,96 +135,103 @@ def test_only_scores_in_four_parts_are_chorales(wheel, tmp_path, monkeypatch):
             )
             + "</score-partwise>"
         )
-    sources, rejects = read_corpus("bach-chorales", cache=tmp_path, workers=1)
+    sources, rejects = read_sources(DataConfig(corpus="bach-chorales"))
     assert [source.name for source in sources] == ["4.mxl"]
     assert rejects == []
+    (folder / "4.mxl").unlink()
+    with pytest.raises(UserError, match="nothing is left of the 1 files of bach-chorales"):
+        prepare(DataConfig(corpus="bach-chorales"), tmp_path / "store", seed=0)
 
 
-def test_the_default_cache_is_named_by_the_environment(wheel, tmp_path, monkeypatch):
-    monkeypatch.setenv("RNNGAN_CACHE", str(tmp_path / "mine"))
-    read_corpus("ryans-mammoth", workers=1)
-    assert len(list((tmp_path / "mine").iterdir())) == 1
+# The cache
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(UserError, match=r"did you mean 'ryans-mammoth'\?.*bach-chorales"):
-        read_corpus("ryan-mammoth")
+def test_the_cache_gives_the_same_without_reading(wheel, files_read):
+    cold = read_sources(RYAN)
+    assert files_read == ["A.abc", "B.abc"]
+    assert read_sources(RYAN) == cold
+    assert files_read == ["A.abc", "B.abc"]
 
 
-def test_without_music21_the_remedy_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "music21", None)
-    monkeypatch.setattr(corpora.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r'pip install "rnngan\[corpora\]"'):
-        read_corpus("ryans-mammoth")
+def test_stores_of_all_settings_share_what_was_read(wheel, tmp_path, files_read):
+    for name, changes in (
+        ("plain", {}),
+        ("melody", {"tokenizer": "melody", "tags": ("style",)}),
+        ("filtered", {"only": "bars >= 1", "trim": True}),
+    ):
+        config = DataConfig(corpus="ryans-mammoth", **changes)
+        assert len(prepare(config, tmp_path / name, seed=0)) == 3
+    assert files_read == ["A.abc", "B.abc"]
 
 
-def test_names_are_those_of_the_corpora():
-    assert list(CORPORA) == ["ryans-mammoth", "oneills", "airds", "bach-chorales"]
-    assert all(corpus.name == name for name, corpus in CORPORA.items())
+def test_warm_and_cold_give_the_same_store(wheel, cache, tmp_path, monkeypatch):
+    cold = prepare(RYAN, tmp_path / "cold", seed=0)
+    warm = prepare(RYAN, tmp_path / "warm", seed=0)
+    monkeypatch.setenv("RNNGAN_CACHE", str(tmp_path / "another"))
+    again = prepare(RYAN, tmp_path / "again", seed=0)
+    assert contents(cold.folder) == contents(warm.folder) == contents(again.folder)
+    assert (tmp_path / "another").exists()
+
+
+def test_the_cache_knows_what_it_holds(wheel):
+    def pitches(**settings):
+        sources, _ = read_sources(DataConfig(corpus="ryans-mammoth", **settings))
+        return [source.piece.notes["pitch"].tolist() for source in sources]
+
+    assert pitches() == [[60, 60], [60, 62], [60, 64]]
+    assert pitches(expand_repeats=True) == [[60, 60] * 2, [60, 62] * 2, [60, 64] * 2]
+    (wheel / "A.abc").write_text(TUNE.format("First", "F"))
+    assert pitches() == [[60, 65], [60, 62], [60, 64]]
+    assert pitches(expand_repeats=True)[0] == [60, 65] * 2
+
+
+def test_both_readings_of_repeats_are_kept(wheel, files_read):
+    for _ in range(2):
+        for expand in (False, True):
+            read_sources(DataConfig(corpus="ryans-mammoth", expand_repeats=expand))
+    assert files_read == ["A.abc", "B.abc"] * 2
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "zeros", "other"])
+def test_a_damaged_cache_is_made_anew(wheel, cache, suffix, damage):
+    cold = read_sources(RYAN)
+    [cached] = cache.rglob(f"*{suffix}")
+    data = cached.read_bytes()
+    half = len(data) // 2
+    cached.write_bytes(
+        {
+            "empty": b"",
+            "cut": data[:half],
+            "zeros": data[:half] + bytes(len(data) - half),
+            "other": b"not an archive",
+        }[damage]
+    )
+    assert read_sources(RYAN) == cold
+    assert cached.read_bytes() == data
+
+
+def test_refused_files_are_listed_each_time(wheel):
+    (wheel / "C.abc").write_text("nothing that sounds")
+    for _ in range(2):
+        sources, rejects = read_sources(RYAN)
+        assert len(sources) == 3
+        assert [(reject.name, reject.reason) for reject in rejects] == [("C.abc", "no_notes")]
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(wheel, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("RNNGAN_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="what is read is not kept"):
+        sources, _ = read_sources(RYAN)
+    assert len(sources) == 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CORPORA)
-def test_every_piece_is_there(name, tmp_path):
+def test_every_piece_is_there(name, cache):
     pytest.importorskip("music21")
-    sources, rejects = read_corpus(name, cache=tmp_path)
+    sources, rejects = read_sources(DataConfig(corpus=name))
     assert len(sources) == CORPORA[name].num_pieces
     assert rejects == []
     assert len({source.name for source in sources}) == len(sources)
-
-
-# Files of pieces
-
-piece_strategy = st.builds(
-    lambda rows, metre, tempo, tags, names: Piece.from_rows(
-        [(start, start + length, *rest) for start, length, *rest in rows],
-        metres=(Metre(0, 4, 4), Metre(96, *metre)),
-        tempos=(Tempo(0, tempo),),
-        tags=tags,
-        track_names=names,
-    ),
-    rows=st.lists(
-        st.tuples(
-            st.integers(0, 500),
-            st.integers(1, 96),
-            st.integers(0, 127),
-            st.integers(1, 127),
-            st.integers(0, 128),
-            st.integers(0, 255),
-        ),
-        max_size=5,
-    ),
-    metre=st.tuples(st.integers(1, 12), st.sampled_from([2, 4, 8])),
-    tempo=st.floats(5, 1000),
-    tags=st.dictionaries(st.text(max_size=4), st.text(max_size=9), max_size=3),
-    names=st.lists(st.text(max_size=5), max_size=2).map(tuple),
-)
-
-
-@given(st.lists(piece_strategy, max_size=4))
-@settings(max_examples=40)
-def test_pieces_come_back_as_they_were(tmp_path_factory, pieces):
-    path = tmp_path_factory.mktemp("pieces") / "pieces.npz"
-    save_pieces(path, pieces)
-    loaded = load_pieces(path)
-    assert loaded == pieces
-    assert [p.track_names for p in loaded] == [p.track_names for p in pieces]
-
-
-def test_equal_pieces_give_equal_bytes(tmp_path):
-    pieces = [Piece.from_rows([(0, 24, 60)])]
-    save_pieces(tmp_path / "a", pieces)
-    save_pieces(tmp_path / "b", pieces)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-def test_no_pickle_is_ever_opened(tmp_path):
-    path = tmp_path / "pieces.npz"
-    np.savez(path, notes=np.array([{}], dtype=object), offsets=[0, 1], about=np.zeros(1, np.uint8))
-    with pytest.raises(UserError, match="cannot read the pieces"):
-        load_pieces(path)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"none\.npz"):
-        load_pieces(tmp_path / "none.npz")

@@ -1,18 +1,45 @@
+"""Files of any kind to pieces, one at a time."""
+
 import hashlib
 import os
-import signal
-import sys
 
-import numpy as np
 import pytest
 
-from rnngan.data import reading
-from rnngan.data.reading import music_files, read_folder
-from rnngan.errors import UserError
+from rnngan.data import reading as module
+from rnngan.data.reading import (
+    MusicFile,
+    Reading,
+    Source,
+    find_files,
+    name_below,
+    read_file,
+    read_or_reject,
+    reject_for,
+    sha256_of,
+    suffix_of,
+)
+from rnngan.errors import Reject, RejectedFile, UserError
 from rnngan.music.midi import write_midi
 from rnngan.music.piece import Piece
 
 TUNES = "X:1\nT:One\nM:4/4\nL:1/4\nK:C\nCDEF|\n\nX:2\nT:Two\nM:4/4\nL:1/4\nK:C\nGABc|\n"
+SCORE = (
+    '<score-partwise><part-list><score-part id="P1"><part-name>Flute</part-name></score-part>'
+    '</part-list><part id="P1"><measure number="1"><attributes><divisions>1</divisions>'
+    "</attributes><note><pitch><step>C</step><octave>4</octave></pitch><duration>4</duration>"
+    "</note></measure></part></score-partwise>"
+)
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads a file of the folder: its sources, or why there are none."""
+
+    def run(name, **settings):
+        path = str(tmp_path / name)
+        return read_or_reject(MusicFile(name, path), sha256_of(path), Reading(**settings))
+
+    return run
 
 
 def write(folder, *names):
@@ -23,157 +50,183 @@ def write(folder, *names):
         write_midi(Piece.from_rows([(0, 24 + i, 60)]), path)
 
 
-# What a file may do to its reader. These run in the workers, which import this module.
-
-READ_FILE, SOURCES = reading._read_file, reading._sources
+# Finding
 
 
-def dies(path, expand_repeats):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def exits(path, expand_repeats):
-    os._exit(3)
-
-
-def hangs(path, expand_repeats):
-    while True:
-        pass
-
-
-def devours(path, expand_repeats):
-    np.empty(reading.BYTES_PER_WORKER + 1, dtype=np.uint8)
-
-
-def raises(path, expand_repeats):
-    raise ZeroDivisionError("odd file")
-
-
-HOSTILE = {function.__name__: function for function in (dies, exits, hangs, devours, raises)}
-
-
-def hostile(path, expand_repeats):
-    """Reads a file that does to its worker what its name says."""
-    reading.SECONDS_PER_FILE = 0.5
-    reading._sources = HOSTILE.get(path.stem, SOURCES)
-    return READ_FILE(path, expand_repeats)
-
-
-def test_a_folder_of_all_kinds(tmp_path):
-    write(tmp_path, "b.mid", "sub/deeper/c.MIDI", "sub/a.kar")
-    (tmp_path / "two.abc").write_text(TUNES)
-    (tmp_path / "sub" / "one.abc").write_text(TUNES.split("\n\n")[0])
+def test_files_below_a_folder_come_in_their_order(tmp_path):
+    names = ["b.mid", "sub/deeper/c.MIDI", "sub/a.kar", "a.mid", "sub.mid", ".dot.mid"]
+    write(tmp_path, *names)
     (tmp_path / "notes.txt").write_text("no music")
     (tmp_path / "folder.mid").mkdir()
-    seen = []
-    sources, rejects = read_folder(tmp_path, workers=1, progress=lambda *call: seen.append(call))
-    assert [source.name for source in sources] == [
-        "b.mid",
-        "sub/a.kar",
-        "sub/deeper/c.MIDI",
-        "sub/one.abc",
-        "two.abc#0",
-        "two.abc#1",
+    found = find_files(tmp_path, lambda name: suffix_of(name) in module.MUSIC_SUFFIXES)
+    assert found == [f"{tmp_path}/{name}" for name in sorted(names)]
+    assert find_files(tmp_path, lambda name: name.startswith("c")) == [
+        f"{tmp_path}/sub/deeper/c.MIDI"
     ]
-    assert rejects == []
-    assert seen == [(i, 5) for i in range(1, 6)]
-    assert [source.piece.end for source in sources] == [24, 26, 25, 96, 96, 96]
-    assert [source.piece.notes["pitch"][0] for source in sources[-2:]] == [60, 67]
-    for source in sources:
-        content = (tmp_path / source.name.partition("#")[0]).read_bytes()
-        assert source.sha256 == hashlib.sha256(content).hexdigest()
 
 
-def test_repeats_are_played_out_on_demand(tmp_path):
+def test_links_and_hidden_folders_are_not_entered(tmp_path):
+    write(tmp_path, "music/a.mid", "music/.store.part/b.mid", "music/sub/.git/c.mid", "d/e.mid")
+    (tmp_path / "music" / "link").symlink_to(tmp_path / "d")
+    (tmp_path / "music" / "round").symlink_to(tmp_path)
+    assert find_files(tmp_path / "music", lambda _: True) == [f"{tmp_path}/music/a.mid"]
+    [hidden] = find_files(tmp_path / "music" / ".store.part", lambda _: True)
+    assert hidden.endswith("b.mid")  # unless it is asked for
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(UserError, match=r"corpus folder .*/no does not exist"):
+        find_files(tmp_path / "no", lambda _: True)
+    write(tmp_path, "a.mid")
+    with pytest.raises(UserError, match=r"corpus folder .*/a\.mid is not a folder"):
+        find_files(tmp_path / "a.mid", lambda _: True)
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("a.mid", ".mid"), ("A.b.MID", ".mid"), ("x/y.MusicXML", ".musicxml"), (".abc", ".abc")],
+)
+def test_suffixes(name, suffix):
+    assert suffix_of(name) == suffix
+
+
+def test_names_are_paths_below_the_folder():
+    assert name_below("/music/", "/music/sub/a.mid") == "sub/a.mid"
+    assert name_below("/music", "/music/sub/a.mid") == "sub/a.mid"
+    assert name_below("./", "./a.mid") == "a.mid"
+
+
+def test_names_that_are_no_text_are_spelt_out():
+    assert name_below("/x/", os.fsdecode(b"/x/caf\xe9/\xff.mid")) == r"caf\xe9/\xff.mid"
+    assert name_below("/x/", "/x/café ♩.mid") == "café ♩.mid"
+
+
+def test_hashes_are_those_of_the_contents(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc" * 1000)
+    assert sha256_of(str(tmp_path / "a")) == hashlib.sha256(b"abc" * 1000).hexdigest()
+    assert sha256_of(str(tmp_path / "no")) == sha256_of(str(tmp_path)) == ""
+
+
+# Reading
+
+
+def test_all_kinds_of_files(tmp_path, read):
+    write(tmp_path, "a.mid", "b.MIDI", "c.kar", "d.rmi")
+    (tmp_path / "tune.abc").write_text(TUNES.split("\n\n")[0])
+    (tmp_path / "score.musicxml").write_text(SCORE)
+    ends = {}
+    for path in tmp_path.iterdir():
+        [(name, sha256, piece)] = read(path.name)
+        assert (name, sha256) == (path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+        ends[name] = piece.end
+    assert ends == {
+        "a.mid": 24,
+        "b.MIDI": 25,
+        "c.kar": 26,
+        "d.rmi": 27,
+        "tune.abc": 96,
+        "score.musicxml": 96,
+    }
+
+
+def test_pieces_of_one_file_are_numbered(tmp_path, read):
+    (tmp_path / "two.abc").write_text(TUNES)
+    found = read("two.abc")
+    assert [(name, piece.tags["title"]) for name, _, piece in found] == [
+        ("two.abc#0", "One"),
+        ("two.abc#1", "Two"),
+    ]
+    assert [piece.notes["pitch"][0] for _, _, piece in found] == [60, 67]
+    assert found[0].sha256 == found[1].sha256 == sha256_of(str(tmp_path / "two.abc"))
+
+
+def test_repeats_are_played_out_on_demand(tmp_path, read):
     (tmp_path / "a.abc").write_text("X:1\nM:4/4\nL:1/4\nK:C\nCDEF:|\n")
-    ends = [
-        read_folder(tmp_path, expand_repeats=expand, workers=1)[0][0].piece.end
-        for expand in (False, True)
-    ]
+    ends = [read("a.abc", expand_repeats=expand)[0].piece.end for expand in (False, True)]
     assert ends == [96, 192]
 
 
-def test_refused_files_are_listed_with_their_reasons(tmp_path):
-    write(tmp_path, "good.mid")
-    good = (tmp_path / "good.mid").read_bytes()
-    (tmp_path / "empty.mid").write_bytes(b"")
-    (tmp_path / "no.midi").write_bytes(b"this is text")
-    (tmp_path / "half.mid").write_bytes(good[:-3])
-    (tmp_path / "silent.abc").write_text("X:1\nK:C\nz4|\n")
-    (tmp_path / "broken.mxl").write_bytes(b"PK no archive")
-    sources, rejects = read_folder(tmp_path, workers=2)
-    assert [source.name for source in sources] == ["good.mid"]
-    assert [(reject.name, reject.reason) for reject in rejects] == [
-        ("broken.mxl", "unreadable"),
-        ("empty.mid", "empty"),
-        ("half.mid", "truncated"),
-        ("no.midi", "not_midi"),
-        ("silent.abc", "no_notes"),
-    ]
-    assert rejects[1].message == "the file is empty"
-    assert not any(str(tmp_path) in reject.message for reject in rejects)
+def test_what_is_done_about_beats_reaches_the_reader(tmp_path, read, monkeypatch):
+    write(tmp_path, "a.mid")
+    asked = []
+    monkeypatch.setattr(module, "parse_midi", lambda data, beats: asked.append(beats))
+    for beats in ("estimate", "fixed", "file"):
+        read("a.mid", beats=beats)
+    assert asked == ["estimate", "fixed", "file"]
+    assert Reading().beats == "estimate"
 
 
-def test_hostile_files_cost_one_file_each(tmp_path, monkeypatch):
-    write(tmp_path, *(f"{i}.mid" for i in range(8)), *(f"{name}.mid" for name in HOSTILE))
-    monkeypatch.setattr(reading, "_read_file", hostile)
-    sources, rejects = read_folder(tmp_path, workers=2)
-    refused = {reject.name: reject.reason for reject in rejects}
-    if not sys.platform.startswith("linux"):  # elsewhere nothing limits the memory of a process
-        refused.pop("devours.mid", None)
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("broken.mxl", b"PK no archive", "unreadable"),
+        ("empty.mid", b"", "empty"),
+        ("half.mid", None, "truncated"),
+        ("no.midi", b"this is text", "not_midi"),
+        ("silent.abc", b"X:1\nK:C\nz4|\n", "no_notes"),
+        ("gone.mid", "", "unreadable"),
+        ("gone.abc", "", "unreadable"),
+    ],
+)
+def test_files_are_refused_with_a_reason(tmp_path, read, name, content, reason):
+    if content is None:
+        write(tmp_path, "good.mid")
+        content = (tmp_path / "good.mid").read_bytes()[:-3]
+    if content != "":
+        (tmp_path / name).write_bytes(content)
+    found = read(name)
+    assert (found.name, found.reason) == (name, reason)
+    assert found.message and str(tmp_path) not in found.message and "\n" not in found.message
+    path = str(tmp_path / name)
+    with pytest.raises(RejectedFile) as caught:
+        list(read_file(MusicFile(name, path), "", Reading()))
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("name", ["pipe.mid", "pipe.abc", "folder.mid"])
+def test_only_files_are_opened(tmp_path, read, name):
+    if name.startswith("pipe"):
+        os.mkfifo(tmp_path / name)  # whoever opens it waits for ever
     else:
-        assert refused.pop("devours.mid") == "out_of_memory"
-    assert refused == {
-        "dies.mid": "crashed",
-        "exits.mid": "crashed",
-        "hangs.mid": "crashed",
-        "raises.mid": "failed",
-    }
-    assert rejects[-1].message == "ZeroDivisionError: odd file"
-    assert {f"{i}.mid" for i in range(8)} <= {source.name for source in sources}
+        (tmp_path / name).mkdir()
+    assert sha256_of(str(tmp_path / name)) == ""
+    assert read(name)[:2] == (name, "not_a_file")
 
 
-def test_the_number_of_workers_changes_nothing(tmp_path):
-    write(tmp_path, *(f"{i:02}.mid" for i in range(20)))
-    (tmp_path / "05.mid").write_bytes(b"")
-    assert read_folder(tmp_path, workers=1) == read_folder(tmp_path, workers=3)
+@pytest.mark.parametrize(
+    ("error", "reason", "message"),
+    [
+        (RejectedFile("truncated", "it ends inside a track"), "truncated", "it ends inside a tr"),
+        (MemoryError(), "out_of_memory", "it takes too much memory"),
+        (ZeroDivisionError("odd file"), "failed", "ZeroDivisionError: odd file"),
+        (RecursionError("too deep"), "failed", "RecursionError: too deep"),
+    ],
+)
+def test_whatever_a_file_does_costs_that_file_alone(
+    tmp_path, read, monkeypatch, error, reason, message
+):
+    def fails(data, beats):
+        raise error
 
-
-def test_a_file_that_vanishes(tmp_path, monkeypatch):
     write(tmp_path, "a.mid")
-    monkeypatch.setattr(
-        reading, "music_files", lambda folder: [folder / "a.mid", folder / "gone.mid"]
-    )
-    sources, rejects = read_folder(tmp_path, workers=1)
-    assert len(sources) == 1
-    assert rejects == [("gone.mid", "unreadable", "No such file or directory")]
+    monkeypatch.setattr(module, "parse_midi", fails)
+    found = read("a.mid")
+    assert isinstance(found, Reject) and found == reject_for("a.mid", error)
+    assert found[:2] == ("a.mid", reason) and found.message.startswith(message)
 
 
-def test_names_that_are_no_text_are_spelt_out(tmp_path):
+def test_an_interrupt_is_no_property_of_a_file(tmp_path, read, monkeypatch):
+    def interrupted(data, beats):
+        raise KeyboardInterrupt
+
     write(tmp_path, "a.mid")
-    try:
-        (tmp_path / "a.mid").rename(tmp_path / os.fsdecode(b"caf\xe9.mid"))
-    except OSError:
-        pytest.skip("this file system has no such names")
-    [source], _ = read_folder(tmp_path, workers=1)
-    assert source.name == r"caf\xe9.mid"
+    monkeypatch.setattr(module, "parse_midi", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read("a.mid")
 
 
-def test_no_folder_and_no_music(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
-        music_files(tmp_path / "no")
+def test_a_source_is_a_name_a_hash_and_a_piece(tmp_path):
     write(tmp_path, "a.mid")
-    with pytest.raises(UserError, match="is not a folder"):
-        music_files(tmp_path / "a.mid")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"no music in .*: looked for \.abc, .*\.mid"):
-        read_folder(tmp_path / "empty")
-    with pytest.raises(UserError, match="workers must be at least 1, got 0"):
-        read_folder(tmp_path, workers=0)
-
-
-def test_every_file_refused(tmp_path):
-    (tmp_path / "a.mid").write_bytes(b"")
-    (tmp_path / "b.mid").write_bytes(b"MThd")
-    with pytest.raises(UserError, match=r"every one of the 2 .* the first: a\.mid: the file is em"):
-        read_folder(tmp_path, workers=1)
+    [source] = read_file(MusicFile("x", str(tmp_path / "a.mid")), "0" * 64, Reading())
+    assert isinstance(source, Source)
+    assert source[:2] == ("x", "0" * 64) and source.piece.end == 24

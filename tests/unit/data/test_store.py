@@ -1,46 +1,66 @@
+"""What is written is what is read, or nothing is; damage is refused, whatever it is."""
+
 import csv
 import hashlib
 import io
 import json
 import pickle
-from collections import Counter
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rnngan.data import store as store_module
-from rnngan.data.reading import Reject, Source
-from rnngan.data.store import SPLITS, Store, melody_key, split_by_group, write_store
-from rnngan.errors import UserError
-from rnngan.music.piece import DRUMS, NOTE, Metre, Piece, Tempo
+from rnngan.data.splits import SPLITS
+from rnngan.data.store import FORMAT, Store, StoreWriter, rejects_csv
+from rnngan.errors import Reject, UserError
+from rnngan.music.piece import Piece
+from rnngan.music.tokenizers.registry import fit_codec
+from rnngan.music.tokenizers.summary import Summary
+
+FILES = ["manifest.json", "offsets.npy", "pieces.jsonl", "rejects.csv", "splits.npy", "tokens.npy"]
+ARRAYS = [name for name in FILES if name.endswith(".npy")]
 
 
 def melody(i):
-    """A tune that is no other's transposition: its second interval is `i`."""
     return Piece.from_rows(
         [(0, 24, 60), (24, 48, 62 + i), (48, 96, 60)], tags={"style": ("jig", "reel")[i % 2]}
     )
 
 
-def sources(count):
-    return [
-        Source(f"{i}.mid", hashlib.sha256(bytes([i])).hexdigest(), melody(i)) for i in range(count)
-    ]
+PIECES = [melody(i) for i in range(10)]
+WHERE = ["train", "test", "train", "validation"] * 2 + ["train", "train"]
+CODECS = {name: fit_codec(name, Summary.of_all(PIECES)) for name in ("events", "melody", "tuples")}
 
 
-def written(folder, count=10, rejects=(), **settings):
-    defaults = {
-        "tags": ("style",),
-        "validation_rate": 0.2,
-        "test_rate": 0.2,
-        "seed": 0,
-        "margin": 6,
-        "about": {"corpus": "tunes"},
-    }
-    return write_store(folder, sources(count), rejects, **(defaults | settings))
+def entry(i):
+    tags = {**PIECES[i].tags, "title": f"Nº {i}\n"}
+    return {"name": f"{i}.mid", "sha256": hashlib.sha256(bytes([i])).hexdigest(), "tags": tags}
+
+
+def written(folder, rejects=(), codec="events", about=None, attached=()):
+    with StoreWriter(folder, folder.with_name(".part"), CODECS[codec]) as writer:
+        for i in range(0, 10, 4):  # shard by shard
+            rows = [CODECS[codec].encode(piece) for piece in PIECES[i : i + 4]]
+            writer.add(np.concatenate(rows), [len(part) for part in rows])
+            for number in range(i, min(i + 4, 10)):
+                writer.describe(entry(number), WHERE[number])
+        for name, data in attached:
+            writer.attach(name, data)
+        return writer.finish(about or {"corpus": "tunes"}, rejects)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("original") / "store")
+
+
+@pytest.fixture
+def store(original, tmp_path):
+    """A store to be damaged at will."""
+    shutil.copytree(original.folder, tmp_path / "store")
+    return Store.open(tmp_path / "store")
 
 
 def contents(folder):
@@ -50,41 +70,83 @@ def contents(folder):
 # Writing and reading
 
 
-def test_a_store_holds_the_tokens_of_every_piece(tmp_path):
-    store = written(tmp_path / "store")
-    assert sorted(contents(tmp_path / "store")) == [
-        "manifest.json",
-        "offsets.npy",
-        "rejects.csv",
-        "tokens.npy",
+def test_a_store_holds_the_rows_of_every_piece(store):
+    assert sorted(contents(store.folder)) == FILES
+    assert len(store) == 10 and len(store.tokens) == store.offsets[-1]
+    for i, piece in enumerate(PIECES):
+        np.testing.assert_array_equal(store.piece_tokens(i), store.codec.encode(piece))
+        assert store.entry(i) == {**entry(i), "split": WHERE[i]}
+    assert list(store.entries()) == [store.entry(i) for i in range(10)]
+    assert store.tokens.dtype == np.uint16 and not store.tokens.flags.writeable
+
+
+def test_rows_may_be_real_numbers(tmp_path):
+    store = written(tmp_path / "store", codec="tuples")
+    assert store.tokens.dtype == np.float32 and store.tokens.shape == (30, 4)
+    for i, piece in enumerate(PIECES):
+        np.testing.assert_array_equal(store.piece_tokens(i), store.codec.encode(piece))
+    assert store.piece(3).notes["pitch"].tolist() == [60, 65, 60]
+    with pytest.raises(UserError, match=r"store holds tuples, real numbers, .*--tokenizer"):
+        _ = store.tokenizer
+
+
+def test_the_arrays_are_such_as_numpy_reads(store):
+    for name, array in (
+        ("tokens.npy", store.tokens),
+        ("offsets.npy", store.offsets),
+        ("splits.npy", store.splits),
+    ):
+        np.testing.assert_array_equal(np.load(store.folder / name), array)
+
+
+def test_splits_share_out_the_pieces(store):
+    assert [store.indices(split).tolist() for split in SPLITS] == [
+        [i for i in range(10) if WHERE[i] == split] for split in SPLITS
     ]
-    assert store.manifest["corpus"] == "tunes"
-    for i, source in enumerate(sources(10)):
-        tokens = store.piece_tokens(i)
-        np.testing.assert_array_equal(tokens, store.tokenizer.encode(source.piece))
-        assert store.manifest["pieces"][i] == {
-            "name": source.name,
-            "sha256": source.sha256,
-            "split": store.manifest["pieces"][i]["split"],
-            "notes": 3,
-            "tokens": len(tokens),
-            "tags": dict(source.piece.tags),
-        }
+    assert store.manifest["splits"] == {"train": 6, "validation": 2, "test": 2}
 
 
-def test_the_splits_share_out_the_pieces(tmp_path):
-    store = written(tmp_path / "store")
-    indices = [store.indices(split) for split in SPLITS]
-    assert [len(part) for part in indices] == [6, 2, 2]
-    assert sorted(np.concatenate(indices).tolist()) == list(range(10))
-    originals = sources(10)
-    for split, part in zip(SPLITS, indices):
-        for piece, i in zip(store.pieces(split), part.tolist(), strict=True):
-            tags = {**originals[i].piece.tags, "source": originals[i].name}
-            assert piece == replace(originals[i].piece, tags=tags)
+@pytest.mark.parametrize(
+    ("limit", "indices"),
+    [
+        (None, [0, 2, 4, 6, 8, 9]),
+        (100, [0, 2, 4, 6, 8, 9]),
+        (6, [0, 2, 4, 6, 8, 9]),
+        (5, [0, 2, 4, 6, 8]),
+        (4, [0, 2, 6, 8]),
+        (3, [0, 4, 8]),
+        (2, [0, 6]),
+        (1, [0]),
+        (0, []),
+    ],
+)
+def test_some_pieces_are_evenly_spread(store, limit, indices):
+    assert store.indices("train", limit=limit).tolist() == indices
+    assert store.pieces("train", limit=limit) == [store.piece(i) for i in indices]
 
 
-def test_the_same_sources_give_the_same_bytes(tmp_path):
+def test_pieces_come_back_with_all_their_tags(store):
+    for i, piece in enumerate(PIECES):
+        tags = {**piece.tags, "title": f"Nº {i}\n", "source": f"{i}.mid"}
+        assert store.piece(i) == replace(piece, tags=tags)
+
+
+def test_the_manifest_accounts_for_every_file(tmp_path):
+    about = {"corpus": "tunes", "seed": 3}
+    store = written(tmp_path / "store", about=about, attached=[("report.json", b"{}")])
+    assert about.items() <= store.manifest.items()
+    assert store.manifest["format"] == FORMAT
+    assert store.manifest["tokenizer"] == json.loads(json.dumps(store.codec.to_json()))
+    assert (store.manifest["num_pieces"], store.manifest["num_tokens"]) == (10, store.offsets[-1])
+    files = contents(tmp_path / "store")
+    del files["manifest.json"]
+    assert files["report.json"] == b"{}"
+    assert store.manifest["sha256"] == {
+        name: hashlib.sha256(data).hexdigest() for name, data in files.items()
+    }
+
+
+def test_the_same_pieces_give_the_same_bytes(tmp_path):
     for folder in ("a", "b"):
         written(tmp_path / folder, rejects=[Reject("x", "empty", "the file is empty")])
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
@@ -96,30 +158,27 @@ def test_rejects_are_listed(tmp_path):
         Reject("two\nlines.mid", "crashed", "ö"),
         Reject("caf\udce9.mid", "failed", "a name that is no text"),
     ]
-    written(tmp_path / "store", rejects=rejects)
-    text = (tmp_path / "store" / "rejects.csv").read_text(encoding="utf-8")
-    rows = list(csv.reader(io.StringIO(text)))
+    store = written(tmp_path / "store", rejects=rejects)
+    data = (store.folder / "rejects.csv").read_bytes()
+    assert data == rejects_csv(rejects)
+    rows = list(csv.reader(io.StringIO(data.decode())))
     assert rows[0] == ["name", "reason", "message"]
     assert rows[1:3] == [list(reject) for reject in rejects[:2]]
     assert rows[3][0] == r"caf\udce9.mid"
 
 
-def test_a_store_can_lie_in_a_new_or_empty_folder(tmp_path, monkeypatch):
-    written(tmp_path / "new" / "deeper" / "store")
+def test_a_store_can_lie_in_a_new_or_empty_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     written(tmp_path / "empty")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    store = written(tmp_path / "here" / ".." / "there")
-    assert len(store.tokens) == len(Store.open(tmp_path / "there").tokens)
+    assert len(Store.open(tmp_path / "empty")) == 10
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
-def test_nothing_is_written_over(tmp_path):
-    written(tmp_path / "store", count=10)
-    before = contents(tmp_path / "store")
+def test_nothing_is_written_over(tmp_path, store):
+    before = contents(store.folder)
     with pytest.raises(UserError, match=r"cannot write .*store: Directory not empty"):
-        written(tmp_path / "store", count=11)
-    assert contents(tmp_path / "store") == before
+        written(store.folder)
+    assert contents(store.folder) == before
     (tmp_path / "file").write_bytes(b"mine")
     with pytest.raises(UserError, match="cannot write"):
         written(tmp_path / "file")
@@ -128,11 +187,12 @@ def test_nothing_is_written_over(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, UserError("the disk is full")])
-def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize("name", ["splits.npy", "manifest.json"])
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, error, name):
     write = store_module.write_atomically
 
     def failing(path, data):
-        if path.name == "manifest.json":
+        if path.name == name:
             raise error
         write(path, data)
 
@@ -142,17 +202,29 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, error):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_was_not_finished_is_removed(tmp_path):
+    with StoreWriter(tmp_path / "store", tmp_path / "part", CODECS["events"]) as writer:
+        writer.add(np.zeros(3, np.uint16), [3])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store_module.os, "fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*store: No space left on device"):
+        written(tmp_path / "store")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_a_killed_attempt_left_is_no_obstacle(tmp_path):
-    (tmp_path / ".store.part").mkdir()
-    (tmp_path / ".store.part" / "tokens.npy").write_bytes(b"half")
+    (tmp_path / ".part").mkdir()
+    (tmp_path / ".part" / "tokens.npy").write_bytes(b"half")
+    (tmp_path / ".part" / "other").write_bytes(b"rest")
     written(tmp_path / "store")
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
-
-
-def test_too_small_a_corpus(tmp_path):
-    with pytest.raises(UserError, match="too small to split: 2 distinct pieces"):
-        written(tmp_path / "store", count=2)
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(contents(tmp_path / "store")) == FILES
 
 
 # Damage
@@ -160,6 +232,10 @@ def test_too_small_a_corpus(tmp_path):
 
 def cut(path):
     path.write_bytes(path.read_bytes()[:-7])
+
+
+def lengthened(path):
+    path.write_bytes(path.read_bytes() + b"\n")
 
 
 def emptied(path):
@@ -181,36 +257,90 @@ def archived(path):
 
 
 def widened(path):
-    np.save(path, np.load(path).astype(np.uint64))
+    np.save(path, np.load(path).astype(np.complex128))
+
+
+def big_endian(path):
+    array = np.load(path)
+    np.save(path, array.astype(array.dtype.newbyteorder(">") if array.itemsize > 1 else ">i2"))
 
 
 def folded(path):
     np.save(path, np.load(path)[None])
 
 
-def shifted(path):
-    np.save(path, np.load(path) + 1)
+def boastful(path):
+    """Its header promises 2**50 rows."""
+    data = path.read_bytes()
+    start = data.index(b"'shape'")
+    end = data.index(b"\n")
+    lie = b"'shape': (1125899906842624,), }"
+    path.write_bytes(data[:start] + lie.ljust(end - start) + data[end:])
 
 
-def reversed_(path):
-    np.save(path, np.load(path)[::-1])
+def a_folder(path):
+    path.unlink()
+    path.mkdir()
 
 
-@pytest.mark.parametrize("damage", [cut, emptied, pickled, of_objects, archived, widened, folded])
-@pytest.mark.parametrize("name", ["tokens.npy", "offsets.npy"])
-def test_damaged_arrays(tmp_path, name, damage):
-    written(tmp_path / "store")
-    damage(tmp_path / "store" / name)
-    with pytest.raises(UserError, match=r"the prepared corpus in .*store is damaged"):
-        Store.open(tmp_path / "store")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut, lengthened, emptied, pickled, of_objects, archived, widened, big_endian, folded,
+        boastful, a_folder,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ARRAYS)
+def test_damaged_arrays(store, name, damage):
+    damage(store.folder / name)
+    with pytest.raises(UserError, match=r"the prepared corpus in .*store is damaged") as caught:
+        Store.open(store.folder)
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", [shifted, reversed_])
-def test_offsets_of_another_corpus(tmp_path, damage):
-    written(tmp_path / "store")
-    damage(tmp_path / "store" / "offsets.npy")
+def shifted(array):
+    return array + 1
+
+
+def backwards(array):
+    return array[::-1]
+
+
+def shorter(array):
+    return array[:-1]
+
+
+def out_of_order(array):
+    return array[[0, 2, 1, *range(3, len(array))]]
+
+
+def a_fourth_split(array):
+    return np.where(np.arange(len(array)) == 4, len(SPLITS), array).astype(array.dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("offsets.npy", shifted),
+        ("offsets.npy", backwards),
+        ("offsets.npy", shorter),
+        ("offsets.npy", out_of_order),
+        ("splits.npy", shorter),
+        ("splits.npy", a_fourth_split),
+        ("tokens.npy", shorter),
+    ],
+)
+def test_arrays_of_another_corpus(store, name, change):
+    np.save(store.folder / name, change(np.load(store.folder / name)))
     with pytest.raises(UserError, match="do not fit together"):
-        Store.open(tmp_path / "store")
+        Store.open(store.folder)
+
+
+def test_rows_of_another_width(tmp_path):
+    store = written(tmp_path / "store", codec="tuples")
+    np.save(store.folder / "tokens.npy", np.zeros((30, 5), np.float32))
+    with pytest.raises(UserError, match="do not fit together"):
+        Store.open(store.folder)
 
 
 @pytest.mark.parametrize(
@@ -218,187 +348,95 @@ def test_offsets_of_another_corpus(tmp_path, damage):
     [
         lambda m: [],
         lambda m: "store",
-        lambda m: m | {"format": 2},
+        lambda m: m | {"format": 1},
         lambda m: m | {"tokenizer": "events"},
+        lambda m: m | {"tokenizer": {"name": ["events"]}},
         lambda m: m | {"tokenizer": m["tokenizer"] | {"metres": []}},
-        lambda m: m | {"pieces": m["pieces"][1:]},
-        lambda m: m | {"pieces": []},
-        lambda m: m | {"pieces": 10},
-        lambda m: m | {"pieces": [{**p, "split": "dev"} for p in m["pieces"]]},
-        lambda m: m | {"pieces": [{"name": p["name"]} for p in m["pieces"]]},
-        lambda m: {k: v for k, v in m.items() if k != "tokenizer"},
+        lambda m: m | {"tokenizer": m["tokenizer"] | {"name": "remi"}},
+        lambda m: m | {"tokenizer": CODECS["tuples"].to_json()},
+        lambda m: m | {"num_pieces": 9},
+        lambda m: m | {"num_pieces": "ten"},
+        lambda m: m | {"pieces_bytes": m["pieces_bytes"] + 1},
+        *(
+            lambda m, missing=missing: {k: v for k, v in m.items() if k != missing}
+            for missing in ("format", "tokenizer", "num_pieces", "pieces_bytes")
+        ),
     ],
 )
-def test_damaged_manifests(tmp_path, change):
-    written(tmp_path / "store")
-    path = tmp_path / "store" / "manifest.json"
+def test_damaged_manifests(store, change):
+    path = store.folder / "manifest.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(UserError, match=r"damaged.*rnngan prepare"):
-        Store.open(tmp_path / "store")
-    cut(path)
+        Store.open(store.folder)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_manifests_that_are_no_json(store, data):
+    (store.folder / "manifest.json").write_bytes(data)
     with pytest.raises(UserError, match="damaged"):
-        Store.open(tmp_path / "store")
+        Store.open(store.folder)
 
 
-@pytest.mark.parametrize("name", ["tokens.npy", "offsets.npy", "manifest.json"])
-def test_a_file_that_is_missing(tmp_path, name):
-    written(tmp_path / "store")
-    (tmp_path / "store" / name).unlink()
+def test_a_store_of_another_version_says_so(store):
+    path = store.folder / "manifest.json"
+    path.write_text(json.dumps(store.manifest | {"format": FORMAT + 1}))
+    with pytest.raises(UserError, match=rf"format {FORMAT + 1}, this version reads {FORMAT}"):
+        Store.open(store.folder)
+
+
+@pytest.mark.parametrize("damage", [cut, lengthened, emptied])
+def test_a_list_of_pieces_of_another_length(store, damage):
+    damage(store.folder / "pieces.jsonl")
+    with pytest.raises(UserError, match="do not fit together"):
+        Store.open(store.folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'{"name": "4.mid"', b'["name", "4.mid"'),
+        (b'"4.mid"', b'"4.m\xffd"'),
+        (b'{"name": "4.mid", ', b"4                 \n"[:18]),
+    ],
+)
+def test_a_line_about_a_piece_that_makes_no_sense(store, old, new):
+    path = store.folder / "pieces.jsonl"
+    data = path.read_bytes()
+    assert data.count(old) == 1 and len(old) == len(new)
+    path.write_bytes(data.replace(old, new))
+    store = Store.open(store.folder)
+    for look in (lambda: store.entry(4), lambda: store.piece(4), lambda: list(store.entries())):
+        with pytest.raises(UserError, match=r"damaged \(.*pieces.jsonl.*rnngan prepare"):
+            look()
+
+
+def test_fewer_lines_than_pieces(store):
+    path = store.folder / "pieces.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"}\n{", b"}  "))
+    with pytest.raises(UserError, match=r"damaged \(1 lines in pieces\.jsonl\)"):
+        Store.open(store.folder).entry(0)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "rejects.csv"])
+def test_a_file_that_is_missing(store, name):
+    (store.folder / name).unlink()
     with pytest.raises(UserError, match=rf"no prepared corpus in .* \({name} is missing\)"):
-        Store.open(tmp_path / "store")
+        Store.open(store.folder)
 
 
 def test_no_folder_or_no_store_in_it(tmp_path):
-    with pytest.raises(UserError, match="make one with: rnngan prepare"):
-        Store.open(tmp_path / "no")
-    with pytest.raises(UserError, match="make one with: rnngan prepare"):
-        Store.open(tmp_path)
+    for folder in (tmp_path / "no", tmp_path):
+        with pytest.raises(UserError, match="make one with: rnngan prepare"):
+            Store.open(folder)
 
 
-def test_a_pickle_is_never_run(tmp_path):
+@pytest.mark.parametrize("name", ARRAYS)
+def test_a_pickle_is_never_run(store, name):
     class Trap:
         def __reduce__(self):
             return (exec, ("raise SystemExit('run')",))
 
-    written(tmp_path / "store")
     array = np.array([Trap()], dtype=object)
-    np.save(tmp_path / "store" / "tokens.npy", array, allow_pickle=True)
+    np.save(store.folder / name, array, allow_pickle=True)
     with pytest.raises(UserError, match="damaged"):
-        Store.open(tmp_path / "store")
-
-
-# Splits
-
-
-@given(
-    sizes=st.lists(st.integers(1, 30), min_size=3, max_size=40),
-    rates=st.tuples(st.floats(0.01, 0.45), st.floats(0.01, 0.45)),
-    seed=st.integers(0, 5),
-)
-@settings(max_examples=200, deadline=None)
-def test_splits_keep_groups_together_and_are_never_empty(sizes, rates, seed):
-    groups = [f"g{i}" for i, size in enumerate(sizes) for _ in range(size)]
-    found = split_by_group(groups, validation_rate=rates[0], test_rate=rates[1], seed=seed)
-    assert len(found) == len(groups)
-    assert len(set(zip(groups, found))) == len(sizes)
-    counts = Counter(found)
-    assert set(counts) == set(SPLITS)
-    for split, rate in (("validation", rates[0]), ("test", rates[1])):
-        # Too much by half of a group, or because a split needs one at all.
-        assert counts[split] <= max(rate * len(groups) + max(sizes) / 2, max(sizes))
-
-
-@given(
-    count=st.integers(20, 200),
-    rates=st.tuples(st.floats(0.05, 0.4), st.floats(0.05, 0.4)),
-    seed=st.integers(0, 100),
-)
-@settings(max_examples=100, deadline=None)
-def test_distinct_pieces_meet_the_rates(count, rates, seed):
-    found = split_by_group(
-        [str(i) for i in range(count)], validation_rate=rates[0], test_rate=rates[1], seed=seed
-    )
-    counts = Counter(found)
-    assert abs(counts["validation"] - rates[0] * count) <= 0.5 + 1e-9
-    assert abs(counts["test"] - rates[1] * count) <= 0.5 + 1e-9
-
-
-def test_a_large_group_is_trained_on():
-    # Half of the corpus is one piece in many keys.
-    groups = ["same"] * 50 + [str(i) for i in range(50)]
-    for seed in range(50):
-        found = split_by_group(groups, validation_rate=0.1, test_rate=0.1, seed=seed)
-        assert found[0] == "train"
-        assert Counter(found) == {"train": 80, "validation": 10, "test": 10}
-
-
-def test_another_piece_moves_few_others():
-    groups = [str(i) for i in range(300)]
-    moved = 0
-    for i in range(100):
-        before = split_by_group(groups, validation_rate=0.1, test_rate=0.1, seed=1)
-        after = split_by_group([*groups, f"+{i}"], validation_rate=0.1, test_rate=0.1, seed=1)
-        differences = sum(a != b for a, b in zip(before, after))
-        assert differences <= 5  # one at each border between runs that are dealt alike
-        moved += differences
-    assert 0 < moved < 200  # most new pieces come behind all borders, in training
-
-
-def test_the_split_follows_from_the_pieces_and_the_seed_alone():
-    groups = [str(i) for i in range(100)]
-    rates = {"validation_rate": 0.1, "test_rate": 0.1}
-    split = dict(zip(groups, split_by_group(groups, **rates, seed=0)))
-    assert dict(zip(groups[::-1], split_by_group(groups[::-1], **rates, seed=0))) == split
-    assert dict(zip(groups, split_by_group(groups, **rates, seed=1))) != split
-
-
-def test_two_pieces_in_many_keys_cannot_be_split():
-    with pytest.raises(UserError, match="2 distinct pieces"):
-        split_by_group(["a"] * 20 + ["b"] * 20, validation_rate=0.1, test_rate=0.1, seed=0)
-
-
-# Pieces that are the same in another key
-
-
-@st.composite
-def tunes(draw):
-    note = st.tuples(
-        st.integers(0, 300),
-        st.integers(1, 96),
-        st.integers(30, 90),
-        st.just(64),
-        st.sampled_from([0, DRUMS]),
-    )
-    notes = draw(st.lists(note, min_size=1, max_size=12, unique=True))
-    return Piece.from_rows([(start, start + size, *rest) for start, size, *rest in notes])
-
-
-@given(tunes(), st.integers(-30, 30), st.integers(0, 500))
-@settings(max_examples=150, deadline=None)
-def test_the_key_of_a_melody_ignores_transposition_and_silence_before(piece, semitones, silence):
-    moved = piece.transposed(semitones)
-    notes = moved.notes.copy()
-    for field in ("start", "end"):
-        notes[field] += silence
-    assert melody_key(replace(moved, notes=notes)) == melody_key(piece)
-
-
-def test_the_key_of_a_melody_ignores_how_it_is_played():
-    rows = [(0, 24, 60, 64, 0, 0), (0, 24, 64, 64, 0, 1), (24, 48, 62, 64, 0, 0)]
-    other = [(0, 24, 60, 90, 40, 1), (0, 24, 64, 30, 5, 0), (24, 48, 62, 64, 0, 0)]
-    changed = Piece.from_rows(
-        other, tempos=(Tempo(0, 60.0),), metres=(Metre(0, 3, 4),), tags={"title": "b"}
-    )
-    assert melody_key(Piece.from_rows(rows)) == melody_key(changed)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        [(0, 24, 60), (24, 48, 63), (24, 30, 36, 64, DRUMS)],  # an interval
-        [(0, 24, 60), (24, 47, 62), (24, 30, 36, 64, DRUMS)],  # a length
-        [(0, 24, 60), (25, 48, 62), (24, 30, 36, 64, DRUMS)],  # an onset
-        [(0, 24, 60), (24, 48, 62), (24, 30, 38, 64, DRUMS)],  # another drum
-        [(0, 24, 60), (24, 48, 62), (24, 30, 36)],  # no drum
-        [(0, 24, 60), (24, 48, 62)],
-        [],
-    ],
-)
-def test_the_key_of_a_melody_tells_others_apart(other):
-    piece = Piece.from_rows([(0, 24, 60), (24, 48, 62), (24, 30, 36, 64, DRUMS)])
-    changed = Piece.from_rows(other) if other else Piece(notes=np.empty(0, NOTE))
-    assert melody_key(piece) != melody_key(changed)
-
-
-def test_pieces_alike_but_for_the_key_stay_on_one_side(tmp_path):
-    copies = [
-        Source(f"{source.name}+{shift}", source.sha256, source.piece.transposed(shift))
-        for source in sources(12)
-        for shift in (0, 3)
-    ]
-    store = write_store(
-        tmp_path / "store", copies, [], tags=(), validation_rate=0.2, test_rate=0.2, seed=0,
-        margin=6, about={},
-    )  # fmt: skip
-    splits = [piece["split"] for piece in store.manifest["pieces"]]
-    assert splits[::2] == splits[1::2]
+        Store.open(store.folder)

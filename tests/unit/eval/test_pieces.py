@@ -54,7 +54,10 @@ def test_broken_files_are_listed_and_left_out(folder):
     (folder / "empty.mid").write_bytes(b"")
     side = load_side(folder)
     assert len(side.pieces) == 5
-    assert side.rejects == (("broken.mid", "truncated"), ("empty.mid", "empty"))
+    assert [reject[:2] for reject in side.rejects] == [
+        ("broken.mid", "truncated"),
+        ("empty.mid", "empty"),
+    ]
 
 
 def test_a_zip_file_and_a_list_give_the_same_music_as_their_folder(folder, tmp_path):
@@ -89,7 +92,7 @@ def test_a_zip_bomb_costs_one_file(folder, tmp_path):
     archive = packed(folder, tmp_path / "z.zip", **{"a.mid": "b.mid", "b.mid": "b.mid"})
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as file:
         file.writestr("bomb.mid", b"MThd" + bytes(64 << 20))
-    assert load_side(archive).rejects == (("bomb.mid", "too_large"),)
+    assert [reject[:2] for reject in load_side(archive).rejects] == [("bomb.mid", "too_large")]
 
 
 def test_a_zip_file_of_too_much_music_is_refused(folder, tmp_path, monkeypatch):
@@ -106,7 +109,7 @@ def test_a_damaged_zip_member_is_refused(folder, tmp_path):
     data = bytearray(archive.read_bytes())
     data[data.index(b"MThd") + 30] ^= 0xFF  # the first member no longer fits its checksum
     archive.write_bytes(data)
-    assert load_side(archive).rejects == (("a.mid", "damaged"),)
+    assert [reject[:2] for reject in load_side(archive).rejects] == [("a.mid", "damaged")]
 
 
 def test_a_prepared_corpus_gives_its_splits(store):

@@ -13,13 +13,16 @@ from rnngan.generator.lstm import LSTMGenerator
 from rnngan.generator.sampling import _next_allowed, sample, uniforms
 from rnngan.music.piece import Metre, Piece
 from rnngan.music.tokenizers.events import Events, EventsConfig
+from rnngan.music.tokenizers.summary import Summary
 from rnngan.music.vocabulary import CONTINUE, END, PAD, START
 
 TUNES = Events.fit(
-    [
-        Piece.from_rows([(0, 24, 60), (24, 36, 72)]),
-        Piece.from_rows([(0, 12, 65)], metres=(Metre(0, 6, 8),)),
-    ]
+    Summary.of_all(
+        [
+            Piece.from_rows([(0, 24, 60), (24, 36, 72)]),
+            Piece.from_rows([(0, 12, 65)], metres=(Metre(0, 6, 8),)),
+        ]
+    )
 )
 BAND = Events(
     EventsConfig(

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ from rnngan.errors import UserError
 from rnngan.music.midi import write_midi
 from rnngan.music.piece import DRUMS, NOTE, Metre, Piece, Tempo
 from rnngan.music.tokenizers.events import DURATIONS, Events, EventsConfig
+from rnngan.music.tokenizers.summary import Summary
 from rnngan.music.vocabulary import CONTINUE, END, PAD, START, Vocabulary
 
 EMPTY = Piece(notes=np.empty(0, NOTE))
@@ -27,6 +29,8 @@ BAND = Events(
     )
 )
 TUNE = Events(EventsConfig(metres=("4/4", "3/4"), lowest=50, highest=70, tempos=(96.0,)))
+BANDS = Events(replace(BAND.config, voices=3))
+CHOIR = Events(replace(TUNE.config, voices=4))
 
 
 def spelt(events, piece):
@@ -39,6 +43,13 @@ def ids(events, words):
 
 def decoded(events, words):
     return events.decode(ids(events, words))
+
+
+def parts(piece):
+    """How many tracks each program has; the kit counts as one."""
+    kit = piece.notes["program"] == DRUMS
+    tracks = np.where(kit, 0, piece.notes["track"]).tolist()
+    return Counter(program for program, _ in set(zip(piece.notes["program"].tolist(), tracks)))
 
 
 @st.composite
@@ -69,8 +80,9 @@ def any_pieces(draw):
 
 
 @st.composite
-def pieces_on_the_grid(draw):
-    """Pieces that `BAND` has tokens for: full bars, changes on bar lines, one voice a pitch."""
+def pieces_on_the_grid(draw, voices=1):
+    """Pieces that `BAND` has tokens for, or, with 3 voices, `BANDS`: full bars, changes on bar
+    lines, one note at a time per pitch and track, a track per program and voice."""
     names = draw(st.lists(st.sampled_from(list(SIZES)), min_size=1, max_size=5))
     lines = np.cumsum([0, *(SIZES[name] for name in names)]).tolist()
     rows, busy = [], {}
@@ -80,17 +92,18 @@ def pieces_on_the_grid(draw):
             program = draw(st.sampled_from([0, 33, DRUMS]))
             pitch = draw(st.integers(0, 127) if program == DRUMS else st.integers(50, 70))
             size = 6 if program == DRUMS else draw(st.sampled_from(DURATIONS.tolist()))
-            if busy.get((program, pitch), 0) <= line + place:
+            voice = 0 if program == DRUMS else draw(st.integers(0, voices - 1))
+            if busy.get((program, voice, pitch), 0) <= line + place:
                 velocity = draw(st.sampled_from([40, 64, 90]))
-                rows.append((line + place, line + place + size, pitch, velocity, program))
-                busy[program, pitch] = line + place + size
+                rows.append((line + place, line + place + size, pitch, velocity, program, voice))
+                busy[program, voice, pitch] = line + place + size
     # What nothing sounds in is not part of a piece.
     end = max(row[1] for row in rows)
-    programs = sorted({row[4] for row in rows})
+    parts = sorted({row[4:] for row in rows})
     tempos = [draw(st.sampled_from([60.0, 90.5, 120.0])) for _ in names]
     changes = [i for i, line in enumerate(lines[:-1]) if line < end]
     return Piece.from_rows(
-        [(*row, programs.index(row[4])) for row in rows],
+        [(*row[:5], parts.index(row[4:])) for row in rows],
         metres=tuple(
             Metre(lines[i], *map(int, names[i].split("/")))
             for i in changes
@@ -108,7 +121,7 @@ def pieces_on_the_grid(draw):
 
 def test_a_melody_of_two_bars():
     melody = Piece.from_rows([(0, 24, 60), (24, 48, 62), (96, 192, 64)])
-    events = Events.fit([melody])
+    events = Events.fit(Summary.of_all([melody]))
     assert spelt(events, melody) == (
         "Start Metre_4/4 "
         "Bar Position_0 Pitch_60 Duration_24 Position_24 Pitch_62 Duration_24 "
@@ -188,6 +201,60 @@ def test_two_tracks_of_a_program_are_one_voice_a_pitch():
     assert back.notes[["start", "end", "pitch"]].tolist() == [(0, 48, 60), (0, 24, 64)]
 
 
+def test_voices_that_meet_stay_apart():
+    chorale = Piece.from_rows(
+        [
+            (0, 24, 64, 64, 0, 7),  # the bass and the tenor in unison, and above them two more
+            (0, 48, 64, 64, 0, 5),
+            (0, 24, 69, 64, 0, 3),
+            (0, 24, 60, 64, 0, 2),  # the soprano, under the others
+            (24, 48, 69, 64, 0, 3),
+        ]
+    )
+    tokens = (
+        "Start Metre_4/4 Bar Position_0 "
+        "Voice_0 Pitch_60 Duration_24 Voice_1 Pitch_69 Duration_24 "
+        "Voice_2 Pitch_64 Duration_48 Voice_3 Pitch_64 Duration_24 "
+        "Position_24 Voice_1 Pitch_69 Duration_24 End"
+    )
+    assert spelt(CHOIR, chorale) == tokens
+    back = CHOIR.decode(CHOIR.encode(chorale), strict=True)
+    fields = ["start", "end", "pitch"]
+    for track, source in enumerate((2, 3, 5, 7)):
+        ours, theirs = back.notes["track"] == track, chorale.notes["track"] == source
+        assert back.notes[ours][fields].tolist() == chorale.notes[theirs][fields].tolist()
+    assert Events.fit(Summary.of_all([chorale])).config.voices == 4
+
+
+def test_tracks_beyond_the_last_voice_share_it():
+    piece = Piece.from_rows(
+        [(0, 24, 60 + track, 64, 0, track) for track in range(6)]
+        + [(0, 48, 64, 64, 0, 5), (0, 24, 60, 64, 40, 6)]  # 64 is on track 4 too
+    )
+    back = CHOIR.decode(CHOIR.encode(piece), strict=True)
+    assert back.notes[["end", "pitch", "track"]].tolist() == [
+        (24, 60, 0), (24, 61, 1), (24, 62, 2), (24, 63, 3), (48, 64, 3), (24, 65, 3),
+    ]  # fmt: skip
+
+
+def test_every_program_has_its_own_voices_and_the_kit_has_none():
+    piece = Piece.from_rows(
+        [
+            (0, 24, 60, 64, 33, 0),
+            (0, 24, 60, 64, 33, 2),
+            (0, 24, 60, 64, 0, 1),
+            (0, 6, 36, 64, DRUMS, 3),
+            (0, 6, 38, 64, DRUMS, 4),
+        ]
+    )
+    assert spelt(BANDS, piece).split("Position_0 ")[1] == (
+        "Program_0 Voice_0 Pitch_60 Duration_24 Velocity_64 "
+        "Program_33 Voice_0 Pitch_60 Duration_24 Velocity_64 "
+        "Program_33 Voice_1 Pitch_60 Duration_24 Velocity_64 "
+        "Program_128 Drum_36 Velocity_64 Program_128 Drum_38 Velocity_64 End"
+    )
+
+
 def test_what_has_no_token_is_left_out():
     piece = Piece.from_rows(
         [(0, 24, 60), (0, 24, 49), (0, 24, 71), (24, 48, 60, 64, 5), (48, 54, 60, 64, DRUMS)]
@@ -215,7 +282,7 @@ def test_a_bar_cut_short_is_filled_up_with_silence():
         metres=(Metre(0, 4, 4), Metre(24, 3, 4)),
         tempos=(Tempo(0, 96.0), Tempo(96, 60.0)),
     )
-    events = Events.fit([pickup])
+    events = Events.fit(Summary.of_all([pickup]))
     assert spelt(events, pickup) == (
         "Start Metre_4/4 Tempo_96.0 Bar Position_0 Pitch_60 Duration_24 "
         "Bar Metre_3/4 Position_0 Pitch_64 Duration_24 "
@@ -239,7 +306,7 @@ def test_a_tempo_counts_from_the_beginning_of_its_bar_and_the_last_one_stands():
 
 def test_the_one_tempo_program_and_velocity_of_a_corpus_come_back():
     piece = Piece.from_rows([(0, 24, 60, 33, 71)], tempos=(Tempo(0, 83.33333333),))
-    events = Events.fit([piece])
+    events = Events.fit(Summary.of_all([piece]))
     kinds = set(events.vocabulary.ranges)
     assert kinds.isdisjoint({"Tempo", "Program", "Velocity", "Drum", "Tag"})
     assert events.decode(events.encode(piece)) == piece
@@ -248,7 +315,7 @@ def test_the_one_tempo_program_and_velocity_of_a_corpus_come_back():
 def test_tempos_are_told_exactly():
     tempos = (Tempo(0, 83.333331), Tempo(96, 83.333332))  # alike in six digits
     piece = Piece.from_rows([(0, 192, 60)], tempos=tempos)
-    events = Events.fit([piece])
+    events = Events.fit(Summary.of_all([piece]))
     assert events.decode(events.encode(piece)) == piece
 
 
@@ -263,14 +330,18 @@ def test_drum_tokens_beyond_255():
 # Round trips
 
 
-@given(pieces_on_the_grid())
-@settings(max_examples=150, deadline=None)
-def test_a_piece_on_the_grid_comes_back(piece):
+@given(
+    st.tuples(st.just(BAND), pieces_on_the_grid())
+    | st.tuples(st.just(BANDS), pieces_on_the_grid(voices=3))
+)
+@settings(max_examples=200, deadline=None)
+def test_a_piece_on_the_grid_comes_back(case):
+    events, piece = case
     assert piece.tidied() == piece
-    assert BAND.decode(BAND.encode(piece), strict=True) == piece
+    assert events.decode(events.encode(piece), strict=True) == piece
 
 
-@given(any_pieces(), st.sampled_from([BAND, TUNE]))
+@given(any_pieces(), st.sampled_from([BAND, TUNE, BANDS, CHOIR]))
 @settings(max_examples=300, deadline=None)
 def test_to_encode_what_was_decoded_changes_nothing(piece, events):
     tokens = events.encode(piece)
@@ -283,7 +354,7 @@ def test_to_encode_what_was_decoded_changes_nothing(piece, events):
 @given(st.lists(any_pieces(), min_size=1, max_size=3))
 @settings(max_examples=60, deadline=None)
 def test_a_fitted_tokenizer_knows_its_corpus(pieces):
-    events = Events.fit(pieces, tags=("style",), margin=0, velocity_bins=127)
+    events = Events.fit(Summary.of_all(pieces), tags=("style",), margin=0, velocity_bins=127)
     for piece in pieces:
         back = events.decode(events.encode(piece), strict=True)
         # Nothing is left out, and a velocity or tag only where two notes become one.
@@ -292,6 +363,7 @@ def test_a_fitted_tokenizer_knows_its_corpus(pieces):
         assert set(back.notes["velocity"].tolist()) <= set(piece.notes["velocity"].tolist())
         assert back.tags.get("style") == piece.tags.get("style")
         assert {m.name for m in back.metres} <= {m.name for m in piece.metres}
+        assert parts(back) == parts(piece)
 
 
 @given(pieces_on_the_grid(), st.integers(-12, 12))
@@ -307,7 +379,7 @@ def test_transposition_changes_pitch_tokens_alone(piece, semitones):
 # Any sequence
 
 
-@given(st.data(), st.sampled_from([BAND, TUNE]))
+@given(st.data(), st.sampled_from([BAND, TUNE, BANDS, CHOIR]))
 @settings(max_examples=60, deadline=None)
 def test_any_ids_decode_to_a_piece_that_can_be_written(tmp_path_factory, data, events):
     tokens = data.draw(st.lists(st.integers(0, len(events.vocabulary) - 1), max_size=80))
@@ -347,7 +419,7 @@ def test_strict_decoding_names_the_wrong_token():
     assert len(TUNE.decode(tokens).notes) == 0
 
 
-@pytest.mark.parametrize("events", [BAND, TUNE], ids=["band", "tune"])
+@pytest.mark.parametrize("events", [BAND, TUNE, CHOIR], ids=["band", "tune", "choir"])
 def test_random_walks_through_the_grammar(events):
     random = np.random.default_rng(0)
     grammar, names = events.grammar, events.vocabulary.names
@@ -396,6 +468,21 @@ def test_the_grammar_begins_with_start_or_continue_and_knows_the_tags():
         assert BAND.grammar.first_error(ids(BAND, wrong)) == place
 
 
+@pytest.mark.parametrize(
+    ("note", "place"),
+    [
+        ("Program_0 Voice_2 Pitch_60", None),
+        ("Program_0 Pitch_60", 8),
+        ("Voice_0 Pitch_60", 7),
+        ("Program_128 Voice_0", 8),
+        ("Program_128 Drum_36", None),
+    ],
+)
+def test_the_grammar_asks_every_pitched_note_for_its_voice(note, place):
+    words = f"Start Tag_style=jig Tag_composer= Metre_4/4 Tempo_60.0 Bar Position_0 {note}"
+    assert BANDS.grammar.first_error(ids(BANDS, words)) == place
+
+
 # The tokenizer itself
 
 
@@ -410,7 +497,7 @@ def test_fit_finds_what_the_corpus_needs():
         ),
         Piece.from_rows([(0, 24, 60, 50)], metres=(Metre(0, 3, 4),)),
     ]
-    config = Events.fit(pieces, tags=("style",)).config
+    config = Events.fit(Summary.of_all(pieces), tags=("style",)).config
     assert config == EventsConfig(
         metres=("3/4", "4/4"),  # the most frequent first
         lowest=42,
@@ -431,21 +518,42 @@ def test_fit_keeps_the_vocabulary_small():
         )
         for tempo in range(30)
     ]
-    config = Events.fit(pieces).config
+    config = Events.fit(Summary.of_all(pieces)).config
     assert len(config.velocities) == 8 and len(config.tempos) == 13
     assert (config.lowest, config.highest) == (0, 127)
     assert config.metres == ("4/4",)  # a bar of 64 quarters gets no token
-    assert Events.fit(pieces, velocity_bins=1).config.velocities == (64,)  # the median
+    assert Events.fit(Summary.of_all(pieces), velocity_bins=1).config.velocities == (
+        64,
+    )  # the median
+
+
+@given(
+    st.lists(st.integers(1, 127) | st.sampled_from([60, 64, 90]), min_size=1, max_size=60),
+    st.integers(1, 12),
+)
+def test_the_velocities_are_quantiles_of_the_corpus(velocities, bins):
+    piece = Piece.from_rows([(i, i + 1, 60, v) for i, v in enumerate(velocities)])
+    middles = (np.arange(bins) + 0.5) / bins
+    quantiles = np.quantile(velocities, middles, method="nearest")
+    expected = velocities if len(set(velocities)) <= bins else quantiles
+    config = Events.fit(Summary.of_all([piece]), velocity_bins=bins).config
+    assert config.velocities == tuple(np.unique(expected).tolist())
+
+
+def test_fit_caps_the_voices():
+    choir = Piece.from_rows([(0, 24, 60, 64, 0, track) for track in range(40)])
+    assert Events.fit(Summary.of_all([choir])).config.voices == 16
+    assert Events.fit(Summary.of_all([EMPTY])).config.voices == 1
 
 
 def test_fit_to_drums_alone_and_to_nothing():
     drums = Piece.from_rows([(0, 6, 36, 64, DRUMS)])
-    events = Events.fit([drums])
+    events = Events.fit(Summary.of_all([drums]))
     assert spelt(events, drums) == "Start Metre_4/4 Bar Position_0 Program_128 Drum_36 End"
     assert events.decode(events.encode(drums)) == drums
-    assert spelt(Events.fit([EMPTY]), EMPTY) == "Start Metre_4/4 Bar End"
+    assert spelt(Events.fit(Summary.of_all([EMPTY])), EMPTY) == "Start Metre_4/4 Bar End"
     with pytest.raises(ValueError, match="no pieces"):
-        Events.fit([])
+        Events.fit(Summary.empty())
 
 
 def test_too_many_tags_for_16_bits():
@@ -455,7 +563,7 @@ def test_too_many_tags_for_16_bits():
         Events(EventsConfig(metres=("4/4",), lowest=60, highest=60, tags=tags))
 
 
-@pytest.mark.parametrize("events", [BAND, TUNE])
+@pytest.mark.parametrize("events", [BAND, TUNE, CHOIR])
 def test_json_gives_the_tokenizer_back(events):
     back = Events.from_json(json.loads(json.dumps(events.to_json())))
     assert back.config == events.config
@@ -465,7 +573,7 @@ def test_json_gives_the_tokenizer_back(events):
 @pytest.mark.parametrize(
     ("damage", "rule"),
     [
-        ({"name": "frames"}, "not an events tokenizer: 'frames'"),
+        ({"name": "frames"}, "not a tokenizer of kind 'events': 'frames'"),
         ({"unknown": 1}, "damaged"),
         ({"metres": 3}, "damaged"),
         ({"metres": []}, "at least one value"),
@@ -475,6 +583,9 @@ def test_json_gives_the_tokenizer_back(events):
         ({"programs": [33, 0]}, "programs must ascend"),
         ({"velocities": [40, 40]}, "velocities must ascend"),
         ({"tags": ["style=jig"]}, "without a value"),
+        ({"programs": [0, 129]}, "programs must be 0 to 128"),
+        ({"velocities": [0, 40]}, "velocities must be 1 to 127"),
+        ({"voices": 0}, "voices must be 1 to 256, got 0"),
     ],
 )
 def test_a_damaged_description(damage, rule):
@@ -484,7 +595,7 @@ def test_a_damaged_description(damage, rule):
 
 @pytest.mark.parametrize("data", [[], {}, "events", None, {"name": "events"}])
 def test_no_description(data):
-    with pytest.raises(ValueError, match=r"not an events tokenizer|damaged"):
+    with pytest.raises(ValueError, match=r"not a tokenizer of kind|damaged"):
         Events.from_json(data)
 
 

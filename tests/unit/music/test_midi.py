@@ -1,8 +1,10 @@
 import io
 import random
 import struct
+from itertools import accumulate
 
 import mido
+import numpy as np
 import pretty_midi
 import pytest
 import symusic
@@ -18,6 +20,7 @@ from rnngan.music.piece import (
     Metre,
     Piece,
     Tempo,
+    Timing,
     regular_metres,
     regular_tempos,
 )
@@ -128,6 +131,12 @@ def test_impossible_tempos_are_left_out_and_extreme_ones_go_to_the_bound(microse
 @pytest.mark.parametrize("power", [6, 8, 255])
 def test_a_metre_that_no_grid_holds_is_left_out(power):
     assert parse_midi(file(metre(0, 3, power) + QUARTER)).metres == (Metre(0, 4, 4),)
+
+
+def test_metre_and_tempo_after_the_clock_has_run_over_are_left_out():
+    late = b"\xff\xff\xff\x7f\xb0\1\1" * 9 + metre(0, 6, 3) + tempo(0, 1_000_000) + END
+    piece = parse_midi(file(QUARTER, late))
+    assert (piece.metres, piece.tempos) == ((Metre(0, 4, 4),), (Tempo(0, 120.0),))
 
 
 @pytest.mark.parametrize(
@@ -313,8 +322,15 @@ def test_tempos_are_written_to_the_nearest_microsecond(tmp_path):
 
 def test_a_note_struck_again_ends_there_in_the_file(tmp_path):
     path = tmp_path / "piece.mid"
-    write_midi(Piece.from_rows([(0, 48, 60), (24, 36, 60), (24, 30, 60, 64, 0, 1)]), path)
+    write_midi(Piece.from_rows([(0, 48, 60), (24, 36, 60), (24, 30, 60)]), path)
     assert read_midi(path) == Piece.from_rows([(0, 24, 60), (24, 36, 60)])
+
+
+def test_unisons_of_two_tracks_are_written_apart(tmp_path):
+    path = tmp_path / "piece.mid"
+    piece = Piece.from_rows([(0, 48, 60), (24, 36, 60, 64, 0, 1), (24, 72, 60, 64, 0, 2)])
+    write_midi(piece, path)
+    assert read_midi(path) == piece
 
 
 def test_equal_pieces_give_equal_bytes(tmp_path):
@@ -354,6 +370,91 @@ def test_what_midi_cannot_hold(tmp_path, fields, message):
     with pytest.raises(UserError, match=rf"cannot write .*odd\.mid.*{message}"):
         write_midi(Piece.from_rows([(0, 24, 60)], **fields), path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_distance_of_onsets_from_the_grid_is_measured():
+    # At 480 to the quarter a tick of ours is 20: the onsets lie 0, 1/2 and 1/4 of it off.
+    piece = parse_midi(file(on(0, 60) + on(10, 62) + on(15, 64) + off(99, 60) + off(0, 62) + END))
+    assert piece.timing == Timing("file", 0.010417, 0.020833)  # the third never ends
+    piece = parse_midi(file(on(0, 60) + off(10, 60) + on(15, 64) + off(99, 64) + END))
+    assert piece.timing == Timing("file", 0.005208, 0.010417)
+
+
+def performance(num_notes=200, last=50, later=400_000):
+    """A file of single notes that begin anywhere, at 90 and from tick 9,600 on at 150."""
+    rng = random.Random(0)
+    gaps = [rng.randrange(60, 400) for _ in range(num_notes)]
+    events = on(gaps[0], 60)
+    for gap in gaps[1:]:
+        events += off(gap - 20, 60) + on(20, 60)
+    changes = metre(0, 3, 2) + tempo(0, 666_667) + tempo(9_600, later) + metre(1_000, 2, 2) + END
+    return file(changes, events + off(last, 60) + END), list(accumulate(gaps))
+
+
+def seconds_in_file(tick):
+    return min(tick, 9_600) / 480 * 0.666667 + max(tick - 9_600, 0) / 480 * 0.4
+
+
+def test_a_performance_on_a_fixed_grid():
+    data, ticks = performance()
+    piece = parse_midi(data, beats="fixed")
+    expected = [round(48 * seconds_in_file(tick)) for tick in ticks]
+    assert piece.notes["start"].tolist() == expected
+    assert piece.tempos == (Tempo(0, 120.0),)
+    beat = round(2 * seconds_in_file(10_600))
+    assert piece.metres == (Metre(0, 3, 4), Metre(24 * beat, 2, 4))
+    errors = [abs(48 * seconds_in_file(t) - e) / 24 for t, e in zip(ticks, expected)]
+    assert piece.timing.grid == "fixed"
+    assert piece.timing.mean_error_quarters == pytest.approx(sum(errors) / 200, abs=1e-6)
+    assert piece.timing.max_error_quarters == pytest.approx(max(errors), abs=1e-6)
+
+
+def test_a_performance_on_estimated_beats():
+    data, ticks = performance()
+    piece = parse_midi(data)
+    assert piece.timing.grid == "estimated"
+    assert 0 < piece.timing.mean_error_quarters < piece.timing.max_error_quarters <= 1 / 48 + 1e-6
+    assert 0 <= piece.notes["start"][0] < 24
+    assert [metre.name for metre in piece.metres] == ["3/4", "2/4"]
+    assert {change.tick % 24 for change in piece.tempos + piece.metres} == {0}
+    # Played back, every note sounds where it did, but for half a tick and the silence before.
+    heard = piece.seconds_at(piece.notes["start"])
+    lag = heard - np.array([seconds_in_file(tick) for tick in ticks])
+    slowest = min(change.quarters_per_minute for change in piece.tempos)
+    assert lag.max() - lag.min() <= 2 * 60 / slowest / 48 + 0.002
+
+
+def test_a_performance_whose_file_is_trusted():
+    data, ticks = performance()
+    piece = parse_midi(data, beats="file")
+    assert piece.timing.grid == "file"
+    assert piece.notes["start"].tolist() == [(tick + 10) // 20 for tick in ticks]
+    assert piece.tempos == (Tempo(0, 90.0), Tempo(480, 150.0))
+
+
+@pytest.mark.parametrize("beats", ["estimate", "fixed"])
+def test_files_with_beats_and_short_files_are_read_by_their_beats(beats):
+    short, _ = performance(num_notes=40)
+    assert parse_midi(short, beats=beats).timing.grid == "file"
+    metred = file(b"".join(on(0, 60) + off(160, 60) for _ in range(99)) + END)
+    assert parse_midi(metred, beats=beats) == parse_midi(metred, beats="file")
+
+
+@pytest.mark.parametrize("beats", ["estimate", "fixed"])
+def test_a_performance_of_hours_is_refused(beats):
+    endless, _ = performance(last=480 * 900, later=2**24 - 1)  # 900 quarters at 5 to the minute
+    with pytest.raises(RejectedFile, match="10000 seconds") as caught:
+        parse_midi(endless, beats=beats)
+    assert caught.value.reason == "too_long"
+    assert parse_midi(endless, beats="file").timing.grid == "file"
+
+
+def test_both_readers_measure_the_same_timing(tmp_path):
+    data, _ = performance()
+    (tmp_path / "a.mid").write_bytes(data)
+    theirs = Piece.from_pretty_midi(pretty_midi.PrettyMIDI(str(tmp_path / "a.mid")))
+    assert theirs == (ours := parse_midi(data, beats="file"))
+    assert theirs.timing == ours.timing
 
 
 def test_mutants_are_read_or_refused(tmp_path):

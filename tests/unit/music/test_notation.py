@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rnngan.errors import RejectedFile, UserError
 from rnngan.music import notation
-from rnngan.music.abc_notation import tunes_in
+from rnngan.music.abc_notation import read_tune, tunes_in
 from rnngan.music.notation import piece_from_abc, piece_from_score, read_notation
 from rnngan.music.piece import Metre, Tempo
 
@@ -739,6 +739,162 @@ def test_large_files_and_archives_that_swell_are_refused(tmp_path, monkeypatch):
         with pytest.raises(RejectedFile) as caught:
             read_notation(tmp_path / name)
         assert caught.value.reason == "too_large"
+
+
+# Bombs: what would take the reader too much time or memory
+
+
+PRIMES = [n for n in range(2, 2000) if all(n % d for d in range(2, 45) if d < n)]
+VOICES = "".join(f"V:{i}\nC\n" for i in range(255))
+ABC_BOMBS = {
+    "a note without end": ("C999999999", "too_long"),
+    "silence without end": ("z99999|" * 300 + "C", "too_long"),
+    "notes": ("C" * 100_001, "too_many_notes"),
+    "one chord": ("[" + "C" * 100_001 + "]", "too_many_notes"),
+    "text": ("C" * 300_000, "too_large"),
+    "bars": (VOICES + "V:0\n" + "C/16|" * 20_001, "too_long"),
+    "voices": ("".join(f"[V:{i}]" for i in range(9_000)) + "C", "too_many_tracks"),
+    "denominators": ("".join(f"C/{p}" for p in PRIMES), "no_common_measure"),
+    "denominators, bar by bar": ("".join(f"C/{p}|" for p in PRIMES), "no_common_measure"),
+    "octaves": ("C" + "'" * 100_000, "pitch_range"),
+    "open braces": ("{" * 100_000, "no_notes"),
+    "open fields": ("[K:" * 30_000, "no_notes"),
+    "sums": ("[M:" + "1+" * 100_000 + "/4]", "no_notes"),
+}
+
+
+@pytest.mark.parametrize("bomb", ABC_BOMBS)
+def test_abc_bombs_are_refused(tmp_path, bomb):
+    music, reason = ABC_BOMBS[bomb]
+    (tmp_path / "a.abc").write_text(tune(music))
+    with pytest.raises(RejectedFile) as caught:
+        read_notation(tmp_path / "a.abc", expand_repeats=True)
+    assert caught.value.reason == reason
+
+
+def test_repeats_without_end_are_not_played():
+    piece = read("CDEF|" * 999 + "CDEF" + ":" * 100_000 + "|", expand_repeats=True)
+    assert len(piece.notes) == 4000
+    assert piece.tags["repeats"] == "unexpanded"
+
+
+def test_a_broken_rhythm_breaks_once():
+    assert rows(read("C>>>>>>D")) == rows(read("C>>>D"))
+
+
+def test_a_head_counts_for_every_tune(tmp_path, monkeypatch):
+    monkeypatch.setattr(notation, "MAX_BYTES", 10_000)
+    (tmp_path / "a.abc").write_text("%" * 900 + "\n" + tune("C") * 20)
+    with pytest.raises(RejectedFile) as caught:
+        read_notation(tmp_path / "a.abc")
+    assert caught.value.reason == "too_large"
+
+
+def test_of_tempos_at_one_place_the_last_is_kept():
+    [bar] = read_tune(tune("C", fields="Q:1/4=90\n" * 9 + "Q:1/4=99\n"))
+    assert bar.tempos == [(0, 99.0)]
+
+
+def test_what_music21_quotes_is_fit_to_print(m21, tmp_path):
+    odd = MUSICXML.replace("<beat-type>4", "<beat-type>" + "\x85x" * 5000)
+    (tmp_path / "a.xml").write_text(odd, encoding="utf-8")
+    with pytest.raises(RejectedFile) as caught:
+        read_notation(tmp_path / "a.xml")
+    message = str(caught.value).removeprefix(f"cannot read {tmp_path / 'a.xml'}: ")
+    assert message.isprintable()
+    assert len(message) < 400
+
+
+def test_tags_are_cut():
+    assert len(piece_from_abc(tune("C", fields="T:" + "x" * 9999 + "\n")).tags["title"]) == 200
+
+
+LAUGHS = "".join(f"<!ENTITY e{i} '{f'&e{i - 1};' * 10}'>" for i in range(1, 10))
+NOTE = (
+    "<note><pitch><step>C</step><octave>4</octave></pitch>"
+    "<duration>1</duration><voice>1</voice></note>"
+)
+MUSICXML = (
+    "<score-partwise><part-list><score-part id='P'><part-name>x</part-name></score-part>"
+    "</part-list><part id='P'><measure number='1'><attributes><divisions>1</divisions><time>"
+    "<beats>4</beats><beat-type>4</beat-type></time></attributes>"
+    f"{NOTE * 4}</measure></part></score-partwise>"
+)
+BEATS = "<beats>4</beats>"
+MUSICXML_BOMBS = {
+    "billion laughs": (f"<!DOCTYPE a [<!ENTITY e0 'ha'>{LAUGHS}]>" + MUSICXML, "entities"),
+    "a file of yours": ("<!DOCTYPE a [<!ENTITY e SYSTEM '/etc/passwd'>]>" + MUSICXML, "entities"),
+    "parameter entity": ("<!DOCTYPE a [<!ENTITY % e SYSTEM 'x'> %e;]>" + MUSICXML, "entities"),
+    "depth": (
+        MUSICXML.replace("<part-list>", "<a>" * 100 + "</a>" * 100 + "<part-list>"),
+        "too_deep",
+    ),
+    "more depth": ("<a>" * 1_000_000, "too_deep"),
+    "notes": (MUSICXML.replace(NOTE, "<note/>" * 30_000), "too_many_notes"),
+    "elements": (MUSICXML.replace(NOTE, "<a/>" * 500_001), "too_large"),
+    "parts": (MUSICXML.replace("<part ", "<part/>" * 256 + "<part "), "too_many_tracks"),
+    "a bar without end": (MUSICXML.replace(BEATS, "<beats>99999999</beats>"), "absurd_number"),
+    "a sum": (MUSICXML.replace(BEATS, f"<beats>{'1+' * 300}1</beats>"), "absurd_number"),
+    "pairs": (MUSICXML.replace(BEATS, f"{BEATS}<beat-type>4</beat-type>" * 99), "absurd_number"),
+    "sharps": (
+        MUSICXML.replace("<time>", "<key><fifths>-99999999</fifths><mode>major</mode></key><time>"),
+        "absurd_number",
+    ),
+    "endings": (
+        MUSICXML.replace(NOTE, f"<barline><ending number='1-9999999'/></barline>{NOTE}"),
+        "absurd_number",
+    ),
+    "a note without end": (
+        MUSICXML.replace("<duration>1<", "<duration>999999999<"),
+        "too_long",
+    ),
+    "backwards": (MUSICXML.replace("<duration>1<", "<duration>-5<", 1), "negative_time"),
+    "no divisions": (MUSICXML.replace("<divisions>1<", "<divisions>0<"), "unreadable"),
+}
+
+
+@pytest.mark.parametrize("bomb", MUSICXML_BOMBS)
+def test_musicxml_bombs_are_refused(m21, tmp_path, bomb):
+    text, reason = MUSICXML_BOMBS[bomb]
+    (tmp_path / "a.xml").write_text(text)
+    with pytest.raises(RejectedFile) as caught:
+        read_notation(tmp_path / "a.xml")
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["", "<?xml version='1.0' encoding='UTF-8'?><!DOCTYPE score-partwise PUBLIC 'a' 'http://b'>"],
+)
+def test_musicxml_that_is_no_bomb_is_read(m21, tmp_path, head):
+    (tmp_path / "a.xml").write_text(head + MUSICXML)
+    [piece] = read_notation(tmp_path / "a.xml")
+    assert starts(piece) == [0, 24, 48, 72]
+
+
+def mxl(method=zipfile.ZIP_DEFLATED, num_members=1):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for i in range(num_members):
+            archive.writestr(f"{i}.xml", MUSICXML if i == 0 else "")
+    return bytearray(file.getvalue())
+
+
+def test_packed_bombs_are_refused(m21, tmp_path):
+    locked = mxl()
+    locked[locked.index(b"PK\1\2") + 8] |= 1
+    bombs = [
+        (mxl(zipfile.ZIP_BZIP2), "unreadable"),  # 4 KiB of it may unpack to gigabytes at once
+        (mxl(num_members=1001), "too_many_members"),
+        (locked, "encrypted"),
+    ]
+    (tmp_path / "a.mxl").write_bytes(mxl(num_members=1000))
+    assert len(read_notation(tmp_path / "a.mxl")) == 1
+    for data, reason in bombs:
+        (tmp_path / "a.mxl").write_bytes(data)
+        with pytest.raises(RejectedFile) as caught:
+            read_notation(tmp_path / "a.mxl")
+        assert caught.value.reason == reason
 
 
 def test_without_music21_abc_is_read_and_musicxml_names_the_remedy(tmp_path, monkeypatch):

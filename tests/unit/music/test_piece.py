@@ -12,6 +12,7 @@ from rnngan.music.piece import (
     Metre,
     Piece,
     Tempo,
+    Timing,
     nearest_ticks,
     regular_metres,
     regular_tempos,
@@ -55,6 +56,11 @@ def test_notes_are_sorted_and_read_only():
     assert piece.notes["end"].tolist() == [12, 24, 24, 48]
     with pytest.raises(ValueError, match="read-only"):
         piece.notes["pitch"] = 0
+
+
+def test_of_notes_that_begin_together_on_a_pitch_the_shorter_comes_first():
+    piece = Piece.from_rows([(0, 24, 60), (0, 12, 60), (0, 18, 60)])
+    assert piece.notes["end"].tolist() == [12, 18, 24]
 
 
 def test_short_rows_get_the_defaults():
@@ -206,7 +212,15 @@ def test_transposition_stays_in_range(semitones):
             [(0, 48, 60, 64, 0), (24, 36, 60, 64, 1)],
             [(0, 48, 60, 64, 0), (24, 36, 60, 64, 1)],
         ),
-        ([(0, 48, 60, 64, 0, 0), (0, 24, 60, 64, 0, 1)], [(0, 48, 60, 64, 0, 0)]),  # tracks are not
+        (  # and so are two tracks
+            [(0, 48, 60, 64, 0, 0), (0, 24, 60, 64, 0, 1), (12, 36, 60, 64, 0, 1)],
+            [(0, 48, 60, 64, 0, 0), (0, 12, 60, 64, 0, 1), (12, 36, 60, 64, 0, 1)],
+        ),
+        (  # but the drum kit is one
+            [(0, 6, 36, 64, DRUMS, 0), (0, 12, 36, 90, DRUMS, 1)],
+            [(0, 12, 36, 90, DRUMS, 1)],
+        ),
+        ([(0, 24, 60, 64), (0, 24, 60, 90)], [(0, 24, 60, 64)]),  # the first of equals
     ],
 )
 def test_tidied(table, tidy):
@@ -215,12 +229,13 @@ def test_tidied(table, tidy):
 
 @given(pieces())
 @settings(max_examples=50, deadline=None)
-def test_a_tidy_piece_has_one_voice_per_pitch_and_program(piece):
+def test_a_tidy_piece_has_one_note_at_a_time_per_pitch_program_and_track(piece):
     tidy = piece.tidied()
     sounding = {}
-    for start, end, pitch, _, program, _ in rows(tidy):  # in order of start
-        assert sounding.get((pitch, program), 0) <= start
-        sounding[pitch, program] = end
+    for start, end, pitch, _, program, track in rows(tidy):  # in order of start
+        voice = (pitch, program, -1 if program == DRUMS else track)
+        assert sounding.get(voice, 0) <= start
+        sounding[voice] = end
     assert tidy.tidied() == tidy
     key = ["start", "pitch", "program"]
     assert set(tidy.notes[key].tolist()) == set(piece.notes[key].tolist())
@@ -273,15 +288,39 @@ def test_a_piece_too_long_for_pretty_midi_is_refused():
 
 
 def test_ticks_go_to_the_nearest_and_halves_up_wherever_they_stand():
-    assert nearest_ticks([0, 9, 10, 11, 29, 30, 50], 480).tolist() == [0, 0, 1, 1, 1, 2, 3]
-    assert nearest_ticks([0, 1, 2], 1).tolist() == [0, 24, 48]
-    assert nearest_ticks(7, 24) == 7
+    ticks = np.array([0, 9, 10, 11, 29, 30, 50]) * TICKS_PER_QUARTER / 480
+    assert nearest_ticks(ticks).tolist() == [0, 0, 1, 1, 1, 2, 3]
+    assert nearest_ticks([-0.5, 0.5, 1.5, 2.5]).tolist() == [0, 1, 2, 3]
+    assert nearest_ticks(7.4) == 7
 
 
 @given(st.integers(0, 10**7), st.integers(1, 32767), st.integers(0, 1000))
 def test_a_shift_by_quarters_moves_nothing_within_the_quarter(tick, division, quarters):
-    here, there = nearest_ticks([tick, tick + quarters * division], division)
+    ticks = np.array([tick, tick + quarters * division])
+    here, there = nearest_ticks(ticks * TICKS_PER_QUARTER / division)
     assert there - here == quarters * TICKS_PER_QUARTER
+
+
+def test_timing_says_how_far_onsets_moved():
+    places = np.array([0.0, 1.5, 2.25, 100.0])
+    assert Timing.measured("file", places, nearest_ticks(places)) == ("file", 0.007812, 0.020833)
+    assert Timing.measured("fixed", places[:0], places[:0]) == ("fixed", 0.0, 0.0)
+
+
+def test_timing_goes_with_the_piece_but_is_not_what_it_is():
+    timing = Timing("estimated", 0.01, 0.02)
+    piece = Piece.from_rows([(0, 24, 60)], timing=timing)
+    assert piece.transposed(2).timing == piece.tidied().timing == timing
+    assert piece == Piece.from_rows([(0, 24, 60)])
+    assert EMPTY.timing == Timing("notated", 0.0, 0.0)
+
+
+def test_pretty_midi_times_between_ticks_are_measured():
+    midi = pretty_midi.PrettyMIDI(resolution=480)  # 120 to the minute: a tick of ours is 1/48 s
+    piano = pretty_midi.Instrument(0)
+    piano.notes = [pretty_midi.Note(64, 60, 0.0, 0.5), pretty_midi.Note(64, 62, 0.25 / 48, 0.5)]
+    midi.instruments = [piano]
+    assert Piece.from_pretty_midi(midi).timing == Timing("file", 0.005208, 0.010417)
 
 
 def test_regular_metres():
