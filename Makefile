@@ -32,6 +32,8 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/training.py --out benchmarks/training.md
+	$(BIN)/python benchmarks/corpora.py --out benchmarks/corpora.md
+	$(BIN)/python benchmarks/prepare.py --out benchmarks/prepare.md
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -171,12 +171,17 @@ def _files(path: Path, opened: ExitStack) -> Files:
     """The music at a path; what has to stay open for reading goes on the stack."""
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        return [(p.relative_to(path).as_posix(), partial(read_midi, p, beats="file")) for p in found]
+        return [(p.relative_to(path).as_posix(), partial(_read, p)) for p in found]
     if path.suffix.lower() in SUFFIXES:
-        return [(path.name, partial(read_midi, path, beats="file"))]
+        return [(path.name, partial(_read, path))]
     if zipfile.is_zipfile(path):
         return _archive(path, opened)
     return _list(path)
+
+
+def _read(path: Path, tags: dict[str, str]) -> Piece:
+    """A file as it is: a metric must not depend on a guess at where its beats are."""
+    return read_midi(path, tags, beats="file")
 
 
 def _archive(path: Path, opened: ExitStack) -> Files:
@@ -235,7 +240,7 @@ def _list(path: Path) -> Files:
             f"{path} is neither a folder, nor a zip file, nor a text file with one path a line"
         ) from error
     named = [line.strip() for line in lines if line.strip()]
-    return [(line, partial(read_midi, path.parent / line, beats="file")) for line in named]
+    return [(line, partial(_read, path.parent / line)) for line in named]
 
 
 def _spread(items: Sequence[Item], limit: int | None) -> Sequence[Item]:

@@ -164,13 +164,15 @@ class DiscriminatorConfig:
     """Units per direction."""
     num_layers: int = 1
     """Stacked recurrent layers."""
-    stride: int = 3
-    """Tokens that share one step of the GRU, joined by a convolution; 1 for a step per token."""
+    stride: int = 0
+    """Tokens that share one step of the GRU, joined by a convolution; 1 for a step per token, 0 for
+    as many as the tokenizer needs for a note."""
     dropout: float = 0.2
     """Dropout on the input and before the output."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "embedding_size", "hidden_size", "num_layers", "stride")
+        _check_positive(self, "embedding_size", "hidden_size", "num_layers")
+        _check_not_negative(self, "stride")
         _check_rates(self, "dropout")
 
 

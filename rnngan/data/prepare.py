@@ -44,6 +44,7 @@ from rnngan.data.reading import (
 )
 from rnngan.data.report import ReportBuilder
 from rnngan.data.shards import (
+    BYTES_PER_SHARD,
     FILES_PER_SHARD,
     READER_VERSION,
     EncodedShard,
@@ -405,7 +406,20 @@ def _wanted(name: str) -> bool:
 
 
 def _in_shards(paths: list[str]) -> list[list[str]]:
-    return [paths[i : i + FILES_PER_SHARD] for i in range(0, len(paths), FILES_PER_SHARD)]
+    """The files in lists of at most `FILES_PER_SHARD`, and of `BYTES_PER_SHARD` or a single one."""
+    shards: list[list[str]] = []
+    room = 0
+    for path in paths:
+        try:
+            size = Path(path).stat().st_size
+        except OSError:  # it will be among the rejects
+            size = 0
+        if not shards or len(shards[-1]) == FILES_PER_SHARD or size > room:
+            shards.append([])
+            room = BYTES_PER_SHARD
+        shards[-1].append(path)
+        room -= size
+    return shards
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,8 @@ from rnngan.music.tokenizers.summary import Summary
 READER_VERSION = 3
 """Goes up when the same file comes to be read as other notes; older shards then count no more."""
 FILES_PER_SHARD = 32
+BYTES_PER_SHARD = 8 << 20
+"""Of files larger than that each is a shard: what it holds must fit into a worker's memory."""
 _NO_ITEM = -1
 """What is marked before work for the shard as a whole: if that kills workers, it is our fault."""
 

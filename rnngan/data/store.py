@@ -13,6 +13,7 @@ A store is a folder of
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -186,7 +187,8 @@ class Store:
 class StoreWriter:
     """Writes a store piece by piece into a folder of its own; `finish` moves it into place.
 
-    Used as a context manager; what was not finished is removed.
+    Used as a context manager; what was not finished is removed, and a disk that does not take it
+    is a UserError.
 
     Args:
         folder: Where the store will be: must not exist, or be empty.
@@ -283,9 +285,12 @@ class StoreWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._tokens.close()
-        self._pieces.close()
+        for file in (self._tokens, self._pieces):
+            with contextlib.suppress(OSError):  # what a full disk did not take it does not take now
+                file.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write {self.folder}: {error.strerror}") from error
 
 
 def _damaged(folder: Path, how: str) -> UserError:

@@ -185,8 +185,8 @@ def lay_out(bars: Sequence[Bar], tags: Mapping[str, str], track_names: Sequence[
     sounds where the pickup goes, else the one after.
 
     Raises:
-        RejectedFile: `no_notes`, `too_many_notes`, `too_long`, `negative_time`, `no_common_measure`,
-            or `pitch_range`.
+        RejectedFile: `no_notes`, `too_many_notes`, `too_long`, `negative_time`,
+            `no_common_measure`, or `pitch_range`.
     """
     num_notes = sum(len(bar.notes) for bar in bars)
     if num_notes > MAX_NOTES:

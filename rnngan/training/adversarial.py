@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -78,7 +78,9 @@ def new_players(run: Run, pretrained: Model) -> Players:
     """The pretrained generator twice, one copy frozen, and a fresh discriminator."""
     config = run.config.refine
     reseed_torch(run.config.seed, "discriminator")
-    discriminator = GRUDiscriminator(run.config.discriminator, len(pretrained.tokenizer.vocabulary))
+    tokenizer, judge = pretrained.tokenizer, run.config.discriminator
+    judge = replace(judge, stride=judge.stride or tokenizer.tokens_per_note)
+    discriminator = GRUDiscriminator(judge, len(tokenizer.vocabulary))
     generator = pretrained.generator
     reference = copy.deepcopy(generator).eval().requires_grad_(False)
     return Players(

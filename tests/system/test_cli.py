@@ -174,7 +174,7 @@ def test_a_bad_settings_file_is_one_clear_line(refused, tmp_path, toml, message)
     [
         ({}, "no music in "),
         ({"readme.txt": b"hello"}, "no music in "),
-        ({"a.mid": b"MThd", "b.mid": b"", "c.mid": b"no music"}, "every one of the 3 music files"),
+        ({"a.mid": b"MThd", "b.mid": b"", "c.mid": b"no music"}, "nothing is left of the 3 files"),
     ],
 )
 def test_a_folder_without_music_is_one_clear_line(refused, tmp_path, files, message):

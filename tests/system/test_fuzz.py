@@ -145,9 +145,9 @@ def test_the_smallest_bomb_has_37_bytes():
 # Real files that broke other readers
 
 
-@pytest.mark.skipif("RNNGAN_SHARED_DATA" not in os.environ, reason="needs the files themselves")
+@pytest.mark.skipif("RNNGAN_DATA" not in os.environ, reason="needs the files themselves")
 def test_files_that_broke_other_readers():
-    folder = Path(os.environ["RNNGAN_SHARED_DATA"]) / "broken_midi"
+    folder = Path(os.environ["RNNGAN_DATA"]) / "broken_midi"
     results = read_in_child(folder)
     assert results
     assert_sound(results)

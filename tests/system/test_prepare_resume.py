@@ -46,7 +46,6 @@ class Preparation:
         self.store = store
         self.scratch = store.with_name(f".{store.name}.part")
         words = ["prepare", "--corpus", music, "--store", store, "--workers", "2", *options]
-        self.started = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *map(str, words)],
             stdout=subprocess.PIPE,
@@ -72,6 +71,15 @@ class Preparation:
             time.sleep(0.002)
         return True
 
+    def moments(self):
+        """Things that happen one after another, to be waited for."""
+        before = len(self.shards())
+        return {
+            "begun": self.scratch.exists,
+            "reading": lambda: len(self.shards()) > before or self.moments()["writing"](),
+            "writing": (self.scratch / "store").exists,
+        }
+
     def workers(self):
         """Process ids of the workers."""
         pid = self.process.pid
@@ -85,6 +93,14 @@ class Preparation:
         (os.killpg if whole_group else os.kill)(self.process.pid, signal.SIGKILL)
         self.process.communicate()
 
+    def finish_with(self, shards):
+        """Likewise, and makes sure that these shards are not read again."""
+        while self.process.poll() is None:
+            now = self.shards()
+            assert all(now.get(name, stamp) == stamp for name, stamp in shards.items())
+            time.sleep(0.005)
+        return self.finish()
+
     def finish(self):
         """Exit code, and what was said on stderr."""
         _, errors = self.process.communicate(timeout=60)
@@ -97,14 +113,12 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def undisturbed(music, tmp_path_factory):
-    """The store of a run that nobody disturbed, and the seconds from its first file to its last."""
+    """The store of a run that nobody disturbed."""
     store = tmp_path_factory.mktemp("undisturbed") / "store"
-    run = Preparation(music, store)
-    assert run.wait_for(run.scratch.exists)
-    begun = time.monotonic()
-    assert run.finish()[0] == 0
+    code, errors = Preparation(music, store).finish()
+    assert code == 0, errors
     assert [path.name for path in store.parent.iterdir()] == ["store"]
-    return contents(store), time.monotonic() - begun
+    return contents(store)
 
 
 def check(folder, undisturbed):
@@ -113,45 +127,37 @@ def check(folder, undisturbed):
     assert contents(folder / "store") == undisturbed
 
 
-def kill_and_go_on(music, folder, undisturbed, draw, kills, whole_group):
-    """Kill so many attempts, one after another, then let one come to its end.
+def kill_and_go_on(music, folder, undisturbed, draw, whole_group):
+    """Kill three attempts, one after another, then let one come to its end.
 
     Returns:
         How many attempts found shards that an earlier one had read.
     """
-    expected, seconds = undisturbed
-    store = folder / "store"
     num_resumed = 0
-    for _ in range(kills):
-        run = Preparation(music, store)
+    for moment in draw.sample(["begun", "reading", "writing"], 3):
+        run = Preparation(music, folder / "store")
         before = run.shards()
-        assert run.wait_for(run.scratch.exists)
-        time.sleep(draw.uniform(0, seconds))
+        num_resumed += bool(before)
+        run.wait_for(run.moments()[moment])
+        time.sleep(draw.uniform(0, {"begun": 0.6, "reading": 0.05, "writing": 0.3}[moment]))
         run.kill(whole_group)
-        if store.exists():  # too late: what is there is whole
-            assert contents(store) == expected
+        if run.store.exists():  # too late
             break
-        assert run.scratch.exists()
         after = run.shards()
         assert {name: after[name] for name in before} == before
-        num_resumed += bool(before)
-    run = Preparation(music, store)
+    run = Preparation(music, folder / "store")
     before = run.shards()
     num_resumed += bool(before)
-    while run.process.poll() is None:
-        now = run.shards()
-        assert all(now.get(name, stamp) == stamp for name, stamp in before.items())
-        time.sleep(0.005)
-    code, errors = run.finish()
-    assert (code, "error" in errors) == (0, False), errors
-    check(folder, expected)
+    code, errors = run.finish_with(before)
+    assert code == 0, errors
+    check(folder, undisturbed)
     return num_resumed
 
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["parent", "group"])
 def test_killed_and_gone_on_with(music, undisturbed, tmp_path, whole_group):
     draw = random.Random(whole_group)
-    kill_and_go_on(music, tmp_path, undisturbed, draw, 3, whole_group)
+    kill_and_go_on(music, tmp_path, undisturbed, draw, whole_group)
 
 
 @pytest.mark.slow
@@ -161,24 +167,21 @@ def test_killed_often_and_gone_on_with(music, undisturbed, tmp_path, whole_group
     num_resumed = 0
     for i in range(5):
         (tmp_path / f"{i}").mkdir()
-        num_resumed += kill_and_go_on(music, tmp_path / f"{i}", undisturbed, draw, 3, whole_group)
+        num_resumed += kill_and_go_on(music, tmp_path / f"{i}", undisturbed, draw, whole_group)
     assert num_resumed > 0
 
 
 def test_an_interrupt_keeps_what_was_read(music, undisturbed, tmp_path):
     run = Preparation(music, tmp_path / "store")
-    assert run.wait_for(lambda: len(run.shards()) >= 2)
+    assert run.wait_for(run.shards)
     os.killpg(run.process.pid, signal.SIGINT)  # what a terminal does
     code, errors = run.finish()
     assert code == 130 and "Traceback" not in errors
     assert "interrupted" in errors.splitlines()[-1]
     before = run.shards()
-    assert len(before) >= 2
-    run = Preparation(music, tmp_path / "store")
-    assert run.wait_for(lambda: len(run.shards()) > len(before))
-    assert {name: run.shards().get(name, stamp) for name, stamp in before.items()} == before
-    assert run.finish()[0] == 0
-    check(tmp_path, undisturbed[0])
+    assert before
+    assert Preparation(music, tmp_path / "store").finish_with(before)[0] == 0
+    check(tmp_path, undisturbed)
 
 
 def test_a_worker_that_is_killed_costs_nothing(music, undisturbed, tmp_path):
@@ -187,7 +190,25 @@ def test_a_worker_that_is_killed_costs_nothing(music, undisturbed, tmp_path):
     os.kill(run.workers()[0], signal.SIGKILL)
     code, errors = run.finish()
     assert code == 0, errors
-    check(tmp_path, undisturbed[0])
+    check(tmp_path, undisturbed)
+
+
+def test_workers_end_with_their_parent(music, tmp_path):
+    def is_running(pid):
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    run = Preparation(music, tmp_path / "store")
+    assert run.wait_for(run.shards)
+    workers = run.workers()
+    assert len(workers) == 2
+    run.kill(whole_group=False)
+    until = time.monotonic() + 20
+    while any(map(is_running, workers)):
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_two_at_once(music, undisturbed, tmp_path):
@@ -198,7 +219,7 @@ def test_two_at_once(music, undisturbed, tmp_path):
         assert "Traceback" not in errors
         if code:
             assert "another process is preparing" in errors
-    check(tmp_path, undisturbed[0])
+    check(tmp_path, undisturbed)
 
 
 def test_a_full_disk_stops_it_until_there_is_room(music, undisturbed, tmp_path):
@@ -211,7 +232,7 @@ def test_a_full_disk_stops_it_until_there_is_room(music, undisturbed, tmp_path):
     assert "File too large" in line
     assert not (tmp_path / "store").exists()
     assert Preparation(music, tmp_path / "store").finish()[0] == 0
-    check(tmp_path, undisturbed[0])
+    check(tmp_path, undisturbed)
 
 
 # Bad input: one line, exit code 2

@@ -24,6 +24,7 @@ from rnngan.data import prepare as module
 from rnngan.data import reading, shards, workers
 from rnngan.data.prepare import Signatures, open_prepared, prepare, prepare_pieces, read_sources
 from rnngan.data.reading import Source, sha256_of
+from rnngan.data.report import describe_store
 from rnngan.data.splits import SPLITS
 from rnngan.data.store import Store
 from rnngan.errors import Reject, UserError
@@ -128,6 +129,17 @@ def test_the_manifest_says_where_all_of_it_comes_from(tmp_path, music, inline):
     assert {"rnngan", "symusic", "numpy"} <= set(manifest["versions"])
     assert manifest["settings"]["corpus"] == str(music)
     assert "transpose" not in manifest["settings"]
+
+
+def test_a_store_in_one_line(tmp_path, music, inline):
+    (music / "bad.mid").write_bytes(b"")
+    (music / "worse.mid").write_bytes(b"MThd")
+    store = prepare(settings(music, only="highest < 77"), tmp_path / "store", seed=0)
+    assert describe_store(store) == (
+        "prepared 9 pieces of 12 files (2 test, 5 train, 2 validation), "
+        f"27 notes, {len(store.tokens)} events; "
+        f"refused: 1 empty, 1 filtered, 1 truncated: {tmp_path / 'store'}"
+    )
 
 
 def test_the_vocabulary_has_room_for_transposition(tmp_path, music, inline):
@@ -254,6 +266,25 @@ def test_hostile_files_cost_one_file_each(tmp_path, music, monkeypatch):
     assert ["raises.mid", "failed", "ZeroDivisionError: odd file"] in rows
 
 
+def test_a_shard_is_no_more_than_fits_into_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FILES_PER_SHARD", 3)
+    monkeypatch.setattr(module, "BYTES_PER_SHARD", 100)
+    sizes = {"a": 40, "b": 60, "c": 1, "d": 0, "e": 99, "f": 1, "g": 500, "h": 1, "i": 1, "j": 1}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(bytes(size))
+    names = [*sizes, "gone"]
+    shards = module._in_shards([f"{tmp_path}/{name}" for name in names])
+    assert ["".join(path[-1] for path in shard) for shard in shards] == [
+        "ab",
+        "cde",
+        "f",
+        "g",
+        "hij",
+        "e",
+    ]
+    assert module._in_shards([]) == []
+
+
 def test_at_least_one_worker(tmp_path, music):
     with pytest.raises(UserError, match="workers must be at least 1, got 0"):
         prepare(settings(music), tmp_path / "store", seed=0, workers=0)
@@ -333,10 +364,11 @@ def test_the_same_archive_twice_gives_all_pieces_twice(tmp_path, music, inline):
     assert store.entry(10)["group"] == store.entry(11)["group"]
 
 
-def test_the_store_may_lie_in_the_folder_of_the_music(music, monkeypatch, inline):
+@pytest.mark.parametrize("place", ["relative", "absolute"])
+def test_the_store_may_lie_in_the_folder_of_the_music(music, monkeypatch, inline, place):
     zipped(music / "a.zip", {"x.abc": TUNE.format("x", SECOND[10])})
     monkeypatch.chdir(music)
-    config = settings(".")
+    config = settings("." if place == "relative" else music)
     finish = module.fit_codec
     monkeypatch.setattr(module, "fit_codec", lambda *_, **__: {}[0])
     with pytest.raises(KeyError):
@@ -714,7 +746,7 @@ def test_a_store_of_another_corpus_is_left_alone(tmp_path, music, inline, monkey
     with pytest.raises(
         UserError, match=r"store already holds another prepared corpus \(/.*music\)"
     ):
-        prepare(config, tmp_path / "store", seed=other == "seed")
+        prepare(config, tmp_path / "store", seed=int(other == "seed"))
     assert stamps(tmp_path / "store") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["music", "store"]
 
@@ -805,6 +837,14 @@ def test_other_settings_do_not_go_on_with_what_was_read(tmp_path, music, inline,
     assert len(store) == 9 and {entry["tags"]["corpus"] for entry in store.entries()} == {"tunes"}
     other = prepare(config, tmp_path / "whole", seed=0)
     assert contents(store.folder) == contents(other.folder)
+
+
+def test_what_is_left_beside_a_finished_store_is_removed(tmp_path, music, inline):
+    prepare(settings(music), tmp_path / "store", seed=0)
+    (tmp_path / ".store.part" / "read").mkdir(parents=True)
+    (tmp_path / ".store.part" / "read" / "000000.json").write_text("{}")
+    assert len(prepare(settings(music), tmp_path / "store", seed=0)) == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["music", "store"]
 
 
 def test_two_processes_keep_apart(tmp_path, music, inline):

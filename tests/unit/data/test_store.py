@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import pickle
+import resource
 import shutil
 from dataclasses import replace
 
@@ -215,6 +216,20 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module.os, "fsync", full)
     with pytest.raises(UserError, match=r"cannot write .*store: No space left on device"):
         written(tmp_path / "store")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_on_the_way(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = StoreWriter(tmp_path / "store", tmp_path / "part", CODECS["events"])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*store: File too large"), writer:
+            for _ in range(9):
+                writer.add(np.zeros(5000, np.uint16), [5000])
+                writer.describe({"name": "x" * 5000}, "train")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert list(tmp_path.iterdir()) == []
 
 
