@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from rnngan import __version__
-from rnngan.config import RunConfig, nearest_name, preset, read_toml
-from rnngan.errors import UserError
+from rnngan.config import RunConfig, preset, read_toml
+from rnngan.errors import UserError, nearest_name
 from rnngan.progress import clock
 
 Options = TypeVar("Options")

@@ -6,7 +6,6 @@ The string under a field is its meaning, and what `--help` prints.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 import tomllib
@@ -17,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import tyro
 
-from rnngan.errors import UserError
+from rnngan.errors import UserError, nearest_name
 
 Settings = TypeVar("Settings")
 
@@ -59,9 +58,9 @@ class DataConfig:
     fixed grid of 120 quarters a minute, or trust every file."""
     merge_tracks: bool = False
     """Make one track of all tracks with the same program."""
-    melody: Annotated[
-        Literal["off", "skyline", "track"], tyro.conf.arg(aliases=["--melody"])
-    ] = "off"
+    melody: Annotated[Literal["off", "skyline", "track"], tyro.conf.arg(aliases=["--melody"])] = (
+        "off"
+    )
     """Keep one voice: the highest note at each onset, or the track that melody_track names."""
     melody_track: str = "melody"
     """Part of that track's name, capitals or small."""
@@ -122,7 +121,9 @@ class DataConfig:
         )
         _require(self, "max_reject_rate", lambda value: 0 <= value <= 1, "0 to 1")
         _require(self, "velocity_bins", lambda value: 1 <= value <= 127, "1 to 127")
-        _require(self, "ticks_per_step", lambda value: 1 <= value <= 96, "1 to 96")
+        _require(
+            self, "ticks_per_step", lambda value: value >= 1 and 96 % value == 0, "a divisor of 96"
+        )
         _require(self, "transpose", lambda value: 0 <= value <= 127, "0 to 127")
         for name in ("tempo_factor", "duration_factor"):
             _require(self, name, lambda value: 1 <= value <= 4, "1 to 4")
@@ -331,12 +332,6 @@ PRESETS: dict[str, RunConfig] = {
     ),
 }
 """Whole configurations: `base` is the demo's, `tiny` runs in seconds and learns nothing."""
-
-
-def nearest_name(name: str, known: list[str]) -> str:
-    """`; did you mean ...?`, or nothing where no known name is near."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

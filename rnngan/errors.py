@@ -1,5 +1,7 @@
 """What goes wrong because of the input, as opposed to because of a bug."""
 
+import difflib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -25,3 +27,9 @@ class Reject(NamedTuple):
     name: str
     reason: str
     message: str
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?`, or nothing where no known name is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -377,7 +377,7 @@ def _use(piece: Piece) -> None:
     json.dumps([dict(piece.tags), piece.track_names], ensure_ascii=False).encode()
     tidy = piece.tidied()
     assert len(tidy.notes)
-    codec = Events.fit(Summary.of(tidy))
+    codec = Events.fit(Summary.of([tidy]))
     decoded = codec.decode(codec.encode(tidy), strict=True)
     # A strike on the next one's tick may be lost to the grid, but never all.
     assert len(decoded.notes)

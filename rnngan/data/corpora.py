@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnngan.config import nearest_name
 from rnngan.data.reading import find_files
-from rnngan.errors import UserError
+from rnngan.errors import UserError, nearest_name
 
 MUSIC21_RIGHTS = (
     "To the best of our knowledge, the each piece of music in the corpus is either out of "

@@ -20,9 +20,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from rnngan.config import nearest_name
 from rnngan.data.annotate import annotated, notes_per_quarter
-from rnngan.errors import UserError
+from rnngan.errors import UserError, nearest_name
 from rnngan.music.piece import DRUMS, TICKS_PER_QUARTER, Piece
 
 Kind = Literal["number", "metre", "text"]

@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rnngan.config import nearest_name
 from rnngan.data.corpora import CORPORA, MUSIC21_RIGHTS, Corpus
 from rnngan.data.splits import SPLITS
 from rnngan.data.store import Store
-from rnngan.errors import UserError
+from rnngan.errors import UserError, nearest_name
 from rnngan.music.audio import render_wav
 from rnngan.music.midi import write_midi
 from rnngan.music.picture import note_name, piano_roll_png

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnngan import __version__
-from rnngan.config import DataConfig, nearest_name
+from rnngan.config import DataConfig
 from rnngan.data.archives import ARCHIVE_SUFFIXES, is_archive, unpack
 from rnngan.data.cleaning import Cleaning
 from rnngan.data.corpora import CORPORA, corpus_files
@@ -58,10 +58,10 @@ from rnngan.data.shards import (
     load_shard,
     read_shard,
 )
-from rnngan.data.splits import Split, official_split, split_by_group
+from rnngan.data.splits import Split, check_split, official_split, split_by_group
 from rnngan.data.store import Store, StoreWriter, rejects_csv
 from rnngan.data.workers import Team
-from rnngan.errors import Reject, RejectedFile, UserError
+from rnngan.errors import Reject, RejectedFile, UserError, nearest_name
 from rnngan.files import write_atomically
 from rnngan.music.tokenizers.base import Codec
 from rnngan.music.tokenizers.registry import fit_codec
@@ -119,6 +119,7 @@ def prepare(
                 )
             return store
         _check_empty(folder)
+        check_split(config.split)
         files = _unpacked(files, scratch)
         with (
             Signatures(scratch / "signatures") as signatures,
@@ -185,7 +186,7 @@ def prepare_pieces(
         corpus = _Corpus(
             num_files=len(sources) + len(rejects),
             num_pieces=len(pieces),
-            summary=Summary.of_all(pieces),
+            summary=Summary.of(pieces),
             signatures=signatures,
             rejects=shard.rejects,
             names=lambda: (source.name for source in shard.sources),
@@ -536,11 +537,12 @@ def _check_rejects(config: DataConfig, corpus: _Corpus, folder: Path) -> None:
     """
     damaged = [reject for reject in corpus.rejects if reject.reason not in NOT_DAMAGE]
     rate = len(damaged) / max(corpus.num_files, 1)
+    listed = folder.with_name(f"{folder.name}-rejects.csv")
     if corpus.num_pieces and rate <= config.max_reject_rate:
+        listed.unlink(missing_ok=True)  # of an earlier attempt
         return
     reasons = Counter(reject.reason for reject in corpus.rejects).most_common()
     counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
-    listed = folder.with_name(f"{folder.name}-rejects.csv")
     write_atomically(listed, rejects_csv(corpus.rejects))
     if not corpus.num_pieces:
         first = f"; the first: {': '.join(corpus.rejects[0][::2])}" if corpus.rejects else ""

@@ -125,7 +125,7 @@ def read_shard(job: ReadJob, lost: Lost, mark: Mark) -> ReadShard:
     return ReadShard(
         digest=digest,
         num_pieces=len(pieces),
-        summary=Summary.of_all(pieces),
+        summary=Summary.of(pieces),
         signatures=signatures,
         rejects=shard.rejects,
     )
@@ -194,6 +194,8 @@ def clean_shard(
             mark(i)
         piece = source.piece
         if num_parts not in (None, len(piece.track_names)):
+            message = f"does not meet parts == {num_parts}"
+            shard.rejects.append(Reject(source.name, "filtered", message))
             continue
         folder, slash, _ = source.name.partition("/")
         known = {"folder": folder} if slash else {}
@@ -293,27 +295,28 @@ def save_shard(stem: Path, key: str, shard: Shard) -> None:
         UserError: The disk does not take it.
     """
     save_pieces(stem.with_suffix(".npz"), [source.piece for source in shard.sources])
-    about = {
-        "key": key,
-        "sources": [source[:2] for source in shard.sources],
-        "rejects": shard.rejects,
-    }
-    write_atomically(stem.with_suffix(".json"), json.dumps(about).encode(), lasting=False)
+    about = json.dumps([key, [source[:2] for source in shard.sources], shard.rejects])
+    text = json.dumps({"sha256": hashlib.sha256(about.encode()).hexdigest(), "shard": about})
+    write_atomically(stem.with_suffix(".json"), text.encode(), lasting=False)
 
 
 def load_shard(stem: Path, key: str | None = None) -> Shard | None:
     """The shard that `save_shard` wrote; None where there is none, or it is another or damaged."""
     try:
-        about = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
-        if key is not None and about["key"] != key:
+        file = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+        about = file["shard"]
+        if hashlib.sha256(about.encode()).hexdigest() != file["sha256"]:
+            return None
+        found, sources, rejects = json.loads(about)
+        if key not in (None, found):
             return None
         pieces = load_pieces(stem.with_suffix(".npz"))
         return Shard(
             [
                 Source(name, sha256, piece)
-                for (name, sha256), piece in zip(about["sources"], pieces, strict=True)
+                for (name, sha256), piece in zip(sources, pieces, strict=True)
             ],
-            [Reject(*reject) for reject in about["rejects"]],
+            [Reject(*reject) for reject in rejects],
         )
-    except (OSError, ValueError, KeyError, TypeError, UserError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
         return None

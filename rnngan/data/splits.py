@@ -78,6 +78,16 @@ def split_by_group(
     return [split_of[group] for group in groups]
 
 
+def check_split(how: str) -> None:
+    """See that a split can be had, before the work that it needs.
+
+    Raises:
+        UserError: `how` is neither `random` nor `folders` nor a CSV file as `official_split` wants.
+    """
+    if how not in ("random", "folders"):
+        _read_split_file(Path(how))
+
+
 def official_split(how: str, names: Iterable[str]) -> list[Split]:
     """The split that a corpus comes with.
 

@@ -11,11 +11,13 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from ctypes import c_int
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from rnngan.errors import UserError
@@ -86,8 +88,8 @@ class Team:
             jobs: Must pickle, as must the results.
 
         Raises:
-            UserError: A job raised it.
-            RuntimeError: A job raised anything else, or workers cannot be started.
+            UserError: A job raised it, or workers end before they begin.
+            RuntimeError: A job raised anything else.
         """
         done: dict[int, Any] = {}
         handed_out = 0
@@ -127,7 +129,8 @@ class _Worker:
         self.process = context.Process(
             target=_serve, args=(theirs, self.current, *self.limits), daemon=True
         )
-        self.process.start()
+        with _without_main():
+            self.process.start()
         theirs.close()
 
     def begin(self, number: int, job: Any) -> None:
@@ -171,18 +174,31 @@ class _Worker:
         timed_out = code in (-getattr(signal, "SIGPROF", 0), -getattr(signal, "SIGALRM", 0))
         if timed_out or self.suspect == item:
             if item < 0:
-                raise RuntimeError(f"worker processes end by themselves, with exit code {code}")
+                raise UserError(
+                    f"worker processes end by themselves, with exit code {code}; is there memory "
+                    "for them? try --workers 1"
+                )
             self.lost[item] = "timeout" if timed_out else "crashed"
         self.suspect = item
 
     def stop(self) -> None:
-        if self.number is None:
-            with contextlib.suppress(OSError):
-                self.pipe.send(None)
-                self.process.join(1)
-        self.process.kill()
+        self.process.kill()  # between jobs it has nothing to lose, and in a job nobody waits for it
         self.process.join()
         self.pipe.close()
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Let processes that start now not import the main module, which spawned ones do.
+
+    It takes its time, and a script of someone who calls us may lack the guard that it needs.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _serve(pipe: Connection, current: Any, seconds: float, memory_bytes: int) -> None:
@@ -198,8 +214,6 @@ def _serve(pipe: Connection, current: Any, seconds: float, memory_bytes: int) ->
         try:
             message = pipe.recv()
         except EOFError:
-            return
-        if message is None:
             return
         answer: tuple[Any, Any]
         try:

@@ -192,7 +192,7 @@ def rich_model():
             tempos=(Tempo(0, 120.0), Tempo(96, 87.0), Tempo(200, 141.0)),
         )
     ]  # fmt: skip
-    tokenizer = Events.fit(Summary.of_all(pieces))
+    tokenizer = Events.fit(Summary.of(pieces))
     torch.manual_seed(0)
     network = LSTMGenerator(
         GeneratorConfig(embedding_size=16, hidden_size=24), len(tokenizer.vocabulary)

@@ -64,28 +64,34 @@ class Summary:
         )
 
     @staticmethod
-    def of(piece: Piece) -> Summary:
-        """Of one piece."""
-        notes = piece.notes
-        pairs = np.unique(notes["program"].astype(np.int32) * 256 + notes["track"])
-        programs, tracks = np.unique(pairs >> 8, return_counts=True)
+    def of(pieces: Iterable[Piece]) -> Summary:
+        """Of some pieces, all at once."""
+        pieces = list(pieces)
+        if not pieces:
+            return Summary.empty()
+        notes = np.concatenate([piece.notes for piece in pieces])
+        piece = np.repeat(np.arange(len(pieces)), [len(one.notes) for one in pieces])
+        program, start = notes["program"].astype(np.int64), notes["start"].astype(np.int64)
+        first = np.diff(piece, prepend=-1) > 0
+        gaps = np.diff(start, prepend=0)
+        gaps[first] = start[first]
+        tracks = np.unique(piece << 16 | program << 8 | notes["track"]) >> 8
+        of_program, num_tracks = np.unique(tracks, return_counts=True)
+        tags: dict[str, set[str]] = {}
+        for key, value in (item for one in pieces for item in one.tags.items()):
+            tags.setdefault(key, set()).add(value)
         return Summary(
-            num_pieces=1,
-            pitches=np.bincount(piece.pitched["pitch"], minlength=128),
+            num_pieces=len(pieces),
+            pitches=np.bincount(notes["pitch"][program != DRUMS], minlength=128),
             velocities=np.bincount(notes["velocity"], minlength=128),
-            gaps=_moments(np.diff(notes["start"], prepend=0)),
+            gaps=_moments(gaps),
             lengths=_moments(notes["end"] - notes["start"]),
-            programs=frozenset(programs.tolist()),
-            voices=int(tracks[programs != DRUMS].max(initial=0)),
-            metres=Counter(metre.name for metre in piece.metres),
-            tempos=Counter(tempo.quarters_per_minute for tempo in piece.tempos),
-            tags={key: frozenset([value]) for key, value in piece.tags.items()},
+            programs=frozenset((of_program & 0xFF).tolist()),
+            voices=int(num_tracks[of_program & 0xFF != DRUMS].max(initial=0)),
+            metres=Counter(metre.name for one in pieces for metre in one.metres),
+            tempos=Counter(tempo.quarters_per_minute for one in pieces for tempo in one.tempos),
+            tags={key: frozenset(values) for key, values in tags.items()},
         )
-
-    @staticmethod
-    def of_all(pieces: Iterable[Piece]) -> Summary:
-        """Of many pieces."""
-        return sum(map(Summary.of, pieces), Summary.empty())
 
     def __add__(self, other: Summary) -> Summary:
         def moments(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -180,7 +180,7 @@ def test_what_one_change_draws_does_not_depend_on_the_others():
 @pytest.mark.parametrize("kind", [Melody, Frames])
 def test_steps_are_transposed_in_all_their_kinds(kind):
     tune = Piece.from_rows([(0, 24, 60, 80), (24, 48, 64, 80)])
-    tokenizer = kind.fit(Summary.of(tune), margin=4)
+    tokenizer = kind.fit(Summary.of([tune]), margin=4)
     tokens = tokenizer.encode(tune)
     found = set()
     for seed in range(100):
@@ -196,7 +196,7 @@ def test_miditok_is_changed_too(kind):
     pytest.importorskip("miditok")
     from rnngan.music.tokenizers.miditok import MidiTok
 
-    tokenizer = MidiTok.fit(Summary.of(PIECE), kind=kind, margin=4)
+    tokenizer = MidiTok.fit(Summary.of([PIECE]), kind=kind, margin=4)
     tokens = tokenizer.encode(PIECE)
     pitched = tokenizer.pitched_kinds[0]
     for seed in range(10):
@@ -215,7 +215,7 @@ def test_miditok_is_changed_too(kind):
 
 
 def test_real_numbers_are_refused():
-    tuples = Tuples.fit(Summary.of(PIECE))
+    tuples = Tuples.fit(Summary.of([PIECE]))
     with pytest.raises(UserError, match="tuples are real numbers"):
         changed(tokens=tuples.encode(PIECE), tokenizer=tuples, transpose=1)
 

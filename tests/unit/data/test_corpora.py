@@ -137,7 +137,8 @@ def test_only_scores_in_four_parts_are_chorales(wheel, tmp_path):
         )
     sources, rejects = read_sources(DataConfig(corpus="bach-chorales"))
     assert [source.name for source in sources] == ["4.mxl"]
-    assert rejects == []
+    assert rejects == [("5.mxl", "filtered", "does not meet parts == 4")]
+    assert set(sources[0].piece.notes["program"]) == {0}
     (folder / "4.mxl").unlink()
     with pytest.raises(UserError, match="nothing is left of the 1 files of bach-chorales"):
         prepare(DataConfig(corpus="bach-chorales"), tmp_path / "store", seed=0)

@@ -579,7 +579,6 @@ def test_tags_are_told_and_some_are_worked_out(tmp_path, music, inline):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tokenizer": "melody", "ticks_per_step": 7}, "cannot make melody of this corpus: .*7"),
         ({"tokenizer": "tuples", "tags": ("style",)}, "tuples have no place for tags"),
     ],
 )

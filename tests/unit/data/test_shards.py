@@ -337,7 +337,7 @@ def test_filtered_pieces_are_rejects_with_the_clause_that_they_fail():
     assert shard.rejects[1] == Reject("a/0.mid", "filtered", "does not meet highest >= 63")
 
 
-def test_pieces_of_other_corpora_are_passed_over_without_a_word():
+def test_pieces_with_another_number_of_parts_are_filtered_out():
     sources = [
         source._replace(piece=replace(source.piece, track_names=("a",) * i))
         for i, source in enumerate(SHARD.sources)
@@ -345,7 +345,7 @@ def test_pieces_of_other_corpora_are_passed_over_without_a_word():
     raw = Shard(sources, [])
     shard = clean_shard(raw, cleaning=Cleaning(), tags=(), common_tags={}, num_parts=1)
     assert [source.name for source in shard.sources] == ["tunes.abc#1"]
-    assert shard.rejects == []
+    assert shard.rejects == [Reject("a/0.mid", "filtered", "does not meet parts == 1")]
 
 
 def test_what_the_source_says_stands_above_the_folder_and_below_the_corpus():
@@ -367,7 +367,7 @@ def test_what_the_source_says_stands_above_the_folder_and_below_the_corpus():
 
 @pytest.mark.parametrize("name", ["events", "melody", "frames", "tuples"])
 def test_rows_of_all_pieces_end_to_end(name):
-    codec = fit_codec(name, Summary.of_all(source.piece for source in SHARD.sources))
+    codec = fit_codec(name, Summary.of(source.piece for source in SHARD.sources))
     encoded = encode_pieces(SHARD, codec, report=False)
     parts = [codec.encode(source.piece) for source in SHARD.sources]
     np.testing.assert_array_equal(encoded.rows, np.concatenate(parts))
@@ -380,7 +380,7 @@ def test_rows_of_all_pieces_end_to_end(name):
 
 
 def test_entries_tell_all_that_is_known():
-    codec = fit_codec("events", Summary.of_all(source.piece for source in SHARD.sources))
+    codec = fit_codec("events", Summary.of(source.piece for source in SHARD.sources))
     encoded = encode_pieces(SHARD, codec, report=False)
     assert encoded.entries[1] == {
         "name": "tunes.abc#1",
@@ -396,7 +396,7 @@ def test_entries_tell_all_that_is_known():
 
 
 def test_losses_are_measured_on_demand():
-    codec = fit_codec("melody", Summary.of_all([melody(0)]), ticks_per_step=48)
+    codec = fit_codec("melody", Summary.of([melody(0)]), ticks_per_step=48)
     encoded = encode_pieces(SHARD, codec, report=True)
     assert encoded.losses == [
         measure_loss(source.piece, codec.decode(codec.encode(source.piece)))
@@ -406,7 +406,7 @@ def test_losses_are_measured_on_demand():
 
 
 def test_an_encoding_job_takes_the_shard_from_the_disk(tmp_path):
-    codec = fit_codec("events", Summary.of_all(source.piece for source in SHARD.sources))
+    codec = fit_codec("events", Summary.of(source.piece for source in SHARD.sources))
     job = EncodeJob(tmp_path / "000", codec.to_json(), False)
     with pytest.raises(UserError, match="000 is gone: another process"):
         encode_shard(job, {}, lambda i: None)

@@ -17,7 +17,7 @@ from rnngan.music.tokenizers.summary import Summary
 from rnngan.music.vocabulary import CONTINUE, END, PAD, START
 
 TUNES = Events.fit(
-    Summary.of_all(
+    Summary.of(
         [
             Piece.from_rows([(0, 24, 60), (24, 36, 72)]),
             Piece.from_rows([(0, 12, 65)], metres=(Metre(0, 6, 8),)),

@@ -121,7 +121,7 @@ def pieces_on_the_grid(draw, voices=1):
 
 def test_a_melody_of_two_bars():
     melody = Piece.from_rows([(0, 24, 60), (24, 48, 62), (96, 192, 64)])
-    events = Events.fit(Summary.of_all([melody]))
+    events = Events.fit(Summary.of([melody]))
     assert spelt(events, melody) == (
         "Start Metre_4/4 "
         "Bar Position_0 Pitch_60 Duration_24 Position_24 Pitch_62 Duration_24 "
@@ -223,7 +223,7 @@ def test_voices_that_meet_stay_apart():
     for track, source in enumerate((2, 3, 5, 7)):
         ours, theirs = back.notes["track"] == track, chorale.notes["track"] == source
         assert back.notes[ours][fields].tolist() == chorale.notes[theirs][fields].tolist()
-    assert Events.fit(Summary.of_all([chorale])).config.voices == 4
+    assert Events.fit(Summary.of([chorale])).config.voices == 4
 
 
 def test_tracks_beyond_the_last_voice_share_it():
@@ -282,7 +282,7 @@ def test_a_bar_cut_short_is_filled_up_with_silence():
         metres=(Metre(0, 4, 4), Metre(24, 3, 4)),
         tempos=(Tempo(0, 96.0), Tempo(96, 60.0)),
     )
-    events = Events.fit(Summary.of_all([pickup]))
+    events = Events.fit(Summary.of([pickup]))
     assert spelt(events, pickup) == (
         "Start Metre_4/4 Tempo_96.0 Bar Position_0 Pitch_60 Duration_24 "
         "Bar Metre_3/4 Position_0 Pitch_64 Duration_24 "
@@ -306,7 +306,7 @@ def test_a_tempo_counts_from_the_beginning_of_its_bar_and_the_last_one_stands():
 
 def test_the_one_tempo_program_and_velocity_of_a_corpus_come_back():
     piece = Piece.from_rows([(0, 24, 60, 33, 71)], tempos=(Tempo(0, 83.33333333),))
-    events = Events.fit(Summary.of_all([piece]))
+    events = Events.fit(Summary.of([piece]))
     kinds = set(events.vocabulary.ranges)
     assert kinds.isdisjoint({"Tempo", "Program", "Velocity", "Drum", "Tag"})
     assert events.decode(events.encode(piece)) == piece
@@ -315,7 +315,7 @@ def test_the_one_tempo_program_and_velocity_of_a_corpus_come_back():
 def test_tempos_are_told_exactly():
     tempos = (Tempo(0, 83.333331), Tempo(96, 83.333332))  # alike in six digits
     piece = Piece.from_rows([(0, 192, 60)], tempos=tempos)
-    events = Events.fit(Summary.of_all([piece]))
+    events = Events.fit(Summary.of([piece]))
     assert events.decode(events.encode(piece)) == piece
 
 
@@ -354,7 +354,7 @@ def test_to_encode_what_was_decoded_changes_nothing(piece, events):
 @given(st.lists(any_pieces(), min_size=1, max_size=3))
 @settings(max_examples=60, deadline=None)
 def test_a_fitted_tokenizer_knows_its_corpus(pieces):
-    events = Events.fit(Summary.of_all(pieces), tags=("style",), margin=0, velocity_bins=127)
+    events = Events.fit(Summary.of(pieces), tags=("style",), margin=0, velocity_bins=127)
     for piece in pieces:
         back = events.decode(events.encode(piece), strict=True)
         # Nothing is left out, and a velocity or tag only where two notes become one.
@@ -497,7 +497,7 @@ def test_fit_finds_what_the_corpus_needs():
         ),
         Piece.from_rows([(0, 24, 60, 50)], metres=(Metre(0, 3, 4),)),
     ]
-    config = Events.fit(Summary.of_all(pieces), tags=("style",)).config
+    config = Events.fit(Summary.of(pieces), tags=("style",)).config
     assert config == EventsConfig(
         metres=("3/4", "4/4"),  # the most frequent first
         lowest=42,
@@ -518,13 +518,11 @@ def test_fit_keeps_the_vocabulary_small():
         )
         for tempo in range(30)
     ]
-    config = Events.fit(Summary.of_all(pieces)).config
+    config = Events.fit(Summary.of(pieces)).config
     assert len(config.velocities) == 8 and len(config.tempos) == 13
     assert (config.lowest, config.highest) == (0, 127)
     assert config.metres == ("4/4",)  # a bar of 64 quarters gets no token
-    assert Events.fit(Summary.of_all(pieces), velocity_bins=1).config.velocities == (
-        64,
-    )  # the median
+    assert Events.fit(Summary.of(pieces), velocity_bins=1).config.velocities == (64,)  # the median
 
 
 @given(
@@ -536,22 +534,22 @@ def test_the_velocities_are_quantiles_of_the_corpus(velocities, bins):
     middles = (np.arange(bins) + 0.5) / bins
     quantiles = np.quantile(velocities, middles, method="nearest")
     expected = velocities if len(set(velocities)) <= bins else quantiles
-    config = Events.fit(Summary.of_all([piece]), velocity_bins=bins).config
+    config = Events.fit(Summary.of([piece]), velocity_bins=bins).config
     assert config.velocities == tuple(np.unique(expected).tolist())
 
 
 def test_fit_caps_the_voices():
     choir = Piece.from_rows([(0, 24, 60, 64, 0, track) for track in range(40)])
-    assert Events.fit(Summary.of_all([choir])).config.voices == 16
-    assert Events.fit(Summary.of_all([EMPTY])).config.voices == 1
+    assert Events.fit(Summary.of([choir])).config.voices == 16
+    assert Events.fit(Summary.of([EMPTY])).config.voices == 1
 
 
 def test_fit_to_drums_alone_and_to_nothing():
     drums = Piece.from_rows([(0, 6, 36, 64, DRUMS)])
-    events = Events.fit(Summary.of_all([drums]))
+    events = Events.fit(Summary.of([drums]))
     assert spelt(events, drums) == "Start Metre_4/4 Bar Position_0 Program_128 Drum_36 End"
     assert events.decode(events.encode(drums)) == drums
-    assert spelt(Events.fit(Summary.of_all([EMPTY])), EMPTY) == "Start Metre_4/4 Bar End"
+    assert spelt(Events.fit(Summary.of([EMPTY])), EMPTY) == "Start Metre_4/4 Bar End"
     with pytest.raises(ValueError, match="no pieces"):
         Events.fit(Summary.empty())
 

@@ -172,7 +172,7 @@ def test_a_roll_by_hand():
 @settings(max_examples=60)
 def test_a_roll_comes_back_through_piece_and_tokens(roll, ticks):
     piece = piece_from_roll(roll, ticks_per_frame=ticks)
-    frames = Frames.fit(Summary.of(piece), ticks_per_frame=ticks, held=False)
+    frames = Frames.fit(Summary.of([piece]), ticks_per_frame=ticks, held=False)
     back = frames.decode(frames.encode(piece), strict=True)
     assert back == piece
     np.testing.assert_array_equal(roll_of(back, *roll.shape, ticks=ticks, lowest=21), roll)

@@ -61,7 +61,7 @@ def melodies(draw):
 
 def test_a_melody_of_two_bars():
     melody = Piece.from_rows([(6, 18, 60), (18, 24, 62), (36, 54, 64), (90, 96, 64)])
-    fitted = Melody.fit(Summary.of(melody))
+    fitted = Melody.fit(Summary.of([melody]))
     assert spelt(melody, fitted) == (
         "Start Metre_4/4 Bar Rest Pitch_60 Hold Pitch_62 Rest Rest Pitch_64 Hold Hold "
         "Rest Rest Rest Rest Rest Rest Pitch_64 End"

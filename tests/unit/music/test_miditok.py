@@ -28,7 +28,7 @@ FIELDS = ["start", "end", "pitch", "velocity", "program"]
 
 
 def fitted(*pieces, **options):
-    return MidiTok.fit(Summary.of_all(pieces), **options)
+    return MidiTok.fit(Summary.of(pieces), **options)
 
 
 BANDS = {kind: fitted(BAND, TUNE, kind=kind, tags=("style",), margin=2) for kind in KINDS}
@@ -292,7 +292,7 @@ def test_encoding_imports_no_torch():
         "from rnngan.music.tokenizers.miditok import MidiTok;"
         "assert 'miditok' not in sys.modules;"
         "piece = Piece.from_rows([(0, 24, 60)]);"
-        "MidiTok.fit(Summary.of(piece)).encode(piece);"
+        "MidiTok.fit(Summary.of([piece])).encode(piece);"
         "assert 'miditok' in sys.modules and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

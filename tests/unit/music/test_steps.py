@@ -170,7 +170,7 @@ def test_a_metre_without_a_token_leaves_the_one_before_in_force(tokenizer):
 
 def test_an_odd_metre_alone():
     piece = Piece.from_rows([(234, 246, 60)], metres=(Metre(0, 80, 32),))
-    melody = Melody.fit(Summary.of(piece))
+    melody = Melody.fit(Summary.of([piece]))
     assert bars(melody, melody.encode(piece)) == [("80/32", 40)] * 2
     assert melody.decode(melody.encode(piece)).metres == piece.metres
 
@@ -196,7 +196,7 @@ def test_triplets_played_legato_stay_legato():
     piece = Piece.from_rows([(0, 8, 60), (8, 16, 62), (16, 24, 64)])
     back = MELODY.decode(MELODY.encode(piece))
     assert back.notes[["start", "end"]].tolist() == [(0, 6), (6, 18), (18, 24)]
-    exact = Melody.fit(Summary.of(piece), ticks_per_step=8)
+    exact = Melody.fit(Summary.of([piece]), ticks_per_step=8)
     assert exact.decode(exact.encode(piece)).notes["start"].tolist() == [0, 8, 16]
 
 
@@ -392,7 +392,7 @@ def test_fit_finds_what_the_corpus_needs():
         "tempo": 90.0,
         "tags": ("style=", "style=jig", "style=reel"),
     }
-    summary = Summary.of_all(pieces)
+    summary = Summary.of(pieces)
     assert Melody.fit(summary, tags=("style",)).config == MelodyConfig(**expected)
     fine = Frames.fit(summary, tags=("style",), ticks_per_frame=3, held=False).config
     assert fine == FramesConfig(
@@ -402,10 +402,10 @@ def test_fit_finds_what_the_corpus_needs():
 
 def test_fit_to_one_instrument_to_drums_and_to_nothing():
     flute = Piece.from_rows([(0, 24, 60, 64, 73), (0, 24, 36, 64, DRUMS)])
-    assert Melody.fit(Summary.of(flute)).config.program == 73
+    assert Melody.fit(Summary.of([flute])).config.program == 73
     drums = Piece.from_rows([(0, 6, 36, 64, DRUMS)])
-    assert spelt(Frames.fit(Summary.of(drums)), drums) == "Start Metre_4/4 End"
-    assert spelt(Melody.fit(Summary.of(EMPTY)), EMPTY) == "Start Metre_4/4 End"
+    assert spelt(Frames.fit(Summary.of([drums])), drums) == "Start Metre_4/4 End"
+    assert spelt(Melody.fit(Summary.of([EMPTY])), EMPTY) == "Start Metre_4/4 End"
     for kind in (Melody, Frames):
         with pytest.raises(ValueError, match="no pieces"):
             kind.fit(Summary.empty())
@@ -414,13 +414,13 @@ def test_fit_to_one_instrument_to_drums_and_to_nothing():
 def test_fit_keeps_the_grammar_small():
     names = [(numerator, 4) for numerator in range(1, 17)] * 2 + [(4, 4)]
     metres = [Metre(i * 400, *name) for i, name in enumerate(names)]
-    found = Frames.fit(Summary.of(Piece.from_rows([(0, 24, 60)], metres=tuple(metres))))
+    found = Frames.fit(Summary.of([Piece.from_rows([(0, 24, 60)], metres=tuple(metres))]))
     assert found.config.metres[0] == "4/4"
     assert found.bar_steps.sum() <= 256
     assert len(found.config.metres) > 4
     long = Piece.from_rows([(0, 24, 60)], metres=(Metre(0, 64, 4), Metre(5000, 16, 4)))
-    assert Melody.fit(Summary.of(long), ticks_per_step=24).config.metres == ("16/4",)
-    assert Melody.fit(Summary.of(EMPTY), ticks_per_step=1).config.metres == ("4/4",)
+    assert Melody.fit(Summary.of([long]), ticks_per_step=24).config.metres == ("16/4",)
+    assert Melody.fit(Summary.of([EMPTY]), ticks_per_step=1).config.metres == ("4/4",)
 
 
 @pytest.mark.parametrize("tokenizer", ALL, ids=NAMES)
@@ -458,7 +458,7 @@ def test_a_damaged_description(tokenizer, damage, rule):
 
 @pytest.mark.parametrize("ticks", [-6, 0, 5, 36, 192])
 def test_a_step_divides_a_whole_note(ticks):
-    summary = Summary.of(EMPTY)
+    summary = Summary.of([EMPTY])
     with pytest.raises(ValueError, match=f"96 ticks of a whole note: {ticks}"):
         Melody.fit(summary, ticks_per_step=ticks)
     with pytest.raises(ValueError, match=f"96 ticks of a whole note: {ticks}"):

@@ -85,7 +85,7 @@ def test_a_fitted_corpus_has_mean_0_and_deviation_1():
         ).tidied()
         for _ in range(20)
     ]
-    tuples = Tuples.fit(Summary.of_all(pieces))
+    tuples = Tuples.fit(Summary.of(pieces))
     rows = np.concatenate([tuples.encode(piece) for piece in pieces]).astype(np.float64)
     np.testing.assert_allclose(rows.mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(rows.std(axis=0), 1, rtol=1e-6)
@@ -94,7 +94,7 @@ def test_a_fitted_corpus_has_mean_0_and_deviation_1():
 def test_fit_finds_what_stands_for_the_rest():
     waltz = Piece.from_rows([(0, 24, 60, 64, 73)], metres=(Metre(0, 3, 4),), tempos=(Tempo(0, 90),))
     march = Piece.from_rows([(0, 24, 60, 64, 73), (0, 24, 36, 64, DRUMS)])
-    config = Tuples.fit(Summary.of_all([waltz, march, waltz]), margin=2).config
+    config = Tuples.fit(Summary.of([waltz, march, waltz]), margin=2).config
     assert (config.lowest, config.highest, config.program) == (58, 62, 73)
     assert (config.metre, config.tempo) == ("3/4", 90.0)
     assert config.mean == (0, 1, 60, 64 / 127)
@@ -105,13 +105,13 @@ def test_fit_finds_what_stands_for_the_rest():
 def test_fit_to_drums_alone_and_to_nothing():
     drums = Piece.from_rows([(0, 6, 36, 64, DRUMS)])
     for piece in (drums, EMPTY):
-        tuples = Tuples.fit(Summary.of(piece))
+        tuples = Tuples.fit(Summary.of([piece]))
         assert tuples.encode(piece).shape == (0, 4)
         assert tuples.decode(tuples.encode(piece), strict=True) == EMPTY
     with pytest.raises(ValueError, match="no pieces"):
         Tuples.fit(Summary.empty())
     with pytest.raises(UserError, match="no place for tags, got style"):
-        Tuples.fit(Summary.of(drums), tags=("style",))
+        Tuples.fit(Summary.of([drums]), tags=("style",))
 
 
 # Any numbers
