@@ -183,15 +183,16 @@ def _transposed(melody: bytes) -> bytes:
 
 def _sketch(pitches: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     """The smallest hashes of the runs of `RUN` intervals, ascending; 0 stands for none."""
-    intervals = np.diff(pitches).astype(np.uint64)  # modulo 256: an interval fits into a byte
-    runs = np.zeros(len(intervals) - RUN + 1, np.uint64)
-    for i in range(RUN):
-        runs |= intervals[i : i + len(runs)] << np.uint64(8 * i)
+    intervals = np.diff(pitches)  # modulo 256: an interval fits into a byte
+    rows = np.zeros((len(intervals) - RUN + 1, 8), np.uint8)
+    rows[:, :RUN] = np.lib.stride_tricks.sliding_window_view(intervals, RUN)
+    runs = rows.view("<u8").ravel()
     # The finalizer of splitmix64 (Steele et al., 2014) scatters, and is fast in numpy.
     runs = (runs ^ (runs >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     runs = (runs ^ (runs >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    hashes = np.unique((runs >> np.uint64(32)).astype("<u4"))
-    return hashes[hashes > 0][:SKETCH_SIZE]
+    hashes = np.sort((runs >> np.uint64(32)).astype("<u4"))
+    new = np.flatnonzero(np.diff(hashes, prepend=np.uint32(0)))
+    return hashes[new[:SKETCH_SIZE]]
 
 
 def _candidates(

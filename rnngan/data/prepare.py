@@ -37,9 +37,9 @@ from rnngan.data.reading import (
     MusicFile,
     Reading,
     Source,
+    contents_of,
     find_files,
     name_below,
-    sha256_of,
     suffix_of,
 )
 from rnngan.data.report import ReportBuilder
@@ -342,7 +342,7 @@ def _find_corpus(config: DataConfig) -> _Files:
         roots=((root, ""),),
         num_plain=len(shards),
         archives=tuple(
-            _Archive(path, name, sha256_of(path), f"{name}/" if place.is_dir() else "")
+            _Archive(path, name, contents_of(path).sha256, f"{name}/" if place.is_dir() else "")
             for path in found
             if not _is_music(path)
             for name in [name_below(root, path)]
@@ -649,7 +649,9 @@ def _fingerprint(
         digests: Of the shards; by default files are hashed now.
     """
     plain = [
-        contents_digest([(file.name, sha256_of(file.path)) for file in files.music_files(shard)])
+        contents_digest(
+            [(file.name, contents_of(file.path).sha256) for file in files.music_files(shard)]
+        )
         for shard in (files.shards[: files.num_plain] if digests is None else [])
     ]
     return _hash(
@@ -659,7 +661,7 @@ def _fingerprint(
             READER_VERSION,
             list(digests[: files.num_plain]) if digests is not None else plain,
             [(archive.name, archive.sha256) for archive in files.archives],
-            "" if config.split in ("random", "folders") else sha256_of(config.split),
+            "" if config.split in ("random", "folders") else contents_of(config.split).sha256,
         ]
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -74,44 +75,58 @@ def name_below(root: str, path: str) -> str:
     return os.fsencode(relative).decode("utf-8", "backslashreplace").replace(os.sep, "/")
 
 
-def sha256_of(path: str) -> str:
-    """Of the contents of a file; empty where it cannot be read, or is a pipe or device."""
+class Contents(NamedTuple):
+    """What is in a file.
+
+    Attributes:
+        data: Its beginning, at most `MAX_BYTES` and one byte more; or why it cannot be read.
+        sha256: Of all of it; empty where it cannot be read.
+    """
+
+    data: bytes | RejectedFile
+    sha256: str
+
+
+def contents_of(path: str) -> Contents:
+    """What is in a file."""
     try:
-        if not Path(path).is_file():
-            return ""
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
+        # Without waiting: to open a pipe would be to wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            return Contents(RejectedFile("not_a_file", "only plain files are read"), "")
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+            digest = hashlib.sha256(data)
+            while more := file.read(1 << 20):
+                digest.update(more)
+            return Contents(data, digest.hexdigest())
+    except OSError as error:
+        return Contents(RejectedFile("unreadable", str(error.strerror)), "")
 
 
-def read_file(file: MusicFile, sha256: str, reading: Reading) -> Iterator[Source]:
+def read_file(file: MusicFile, contents: Contents, reading: Reading) -> Iterator[Source]:
     """The pieces in a file; where there are several, `#0`, `#1`, … follow its name.
 
     Raises:
         RejectedFile: The file is refused; its `reason` says why.
     """
-    path = Path(file.path)
-    if path.exists() and not path.is_file():  # to open a pipe would be to wait for its writer
-        raise RejectedFile("not_a_file", "devices and pipes are not read")
-    if path.suffix.lower() in MIDI_SUFFIXES:
-        try:
-            with path.open("rb") as stream:
-                data = stream.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise RejectedFile("unreadable", str(error.strerror)) from None
+    data, sha256 = contents
+    if isinstance(data, RejectedFile):
+        raise data
+    if suffix_of(file.path) in MIDI_SUFFIXES:
         yield Source(file.name, sha256, parse_midi(data, beats=reading.beats))
         return
-    pieces = read_notation(path, expand_repeats=reading.expand_repeats)
+    pieces = read_notation(Path(file.path), expand_repeats=reading.expand_repeats)
     for i, piece in enumerate(pieces):
         name = f"{file.name}#{i}" if len(pieces) > 1 else file.name
         yield Source(name, sha256, piece)
 
 
-def read_or_reject(file: MusicFile, sha256: str, reading: Reading) -> list[Source] | Reject:
+def read_or_reject(file: MusicFile, contents: Contents, reading: Reading) -> list[Source] | Reject:
     """The pieces in a file, or why there are none: whatever a file does costs that file alone."""
     try:
-        return list(read_file(file, sha256, reading))
+        return list(read_file(file, contents, reading))
     except Exception as error:
         reject = reject_for(file.name, error)
         return reject._replace(message=reject.message.removeprefix(f"cannot read {file.path}: "))

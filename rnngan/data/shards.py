@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,12 +24,13 @@ from rnngan.data.duplicates import Signature, signature
 from rnngan.data.loss import Loss, measure_loss
 from rnngan.data.pieces_file import load_pieces, save_pieces
 from rnngan.data.reading import (
+    Contents,
     MusicFile,
     Reading,
     Source,
+    contents_of,
     read_or_reject,
     reject_for,
-    sha256_of,
 )
 from rnngan.data.workers import Lost, Mark
 from rnngan.errors import Reject, UserError
@@ -95,15 +96,15 @@ class ReadShard(NamedTuple):
 
 def read_shard(job: ReadJob, lost: Lost, mark: Mark) -> ReadShard:
     """Carry out a `ReadJob`; see `in_workers`."""
-    digests = [sha256_of(file.path) for file in job.files]
-    digest = contents_digest(zip((file.name for file in job.files), digests))
+    contents = [contents_of(file.path) for file in job.files]
+    digest = contents_digest((file.name, one.sha256) for file, one in zip(job.files, contents))
     # Not the paths: an archive is unpacked wherever there is room.
     wanted = (asdict(job.cleaning), job.tags, dict(job.common_tags), job.num_parts)
     settings = repr((READER_VERSION, job.reading, *wanted))
     key = hashlib.sha256(f"{digest}{settings}".encode()).hexdigest()
     shard = load_shard(job.stem, key)
     if shard is None:
-        raw = _raw_shard(job, digest, digests, lost, mark)
+        raw = _raw_shard(job, digest, contents, lost, mark)
         # Items of the job are its files, then the pieces in them.
         first = len(job.files)
         shard = clean_shard(
@@ -136,18 +137,20 @@ def contents_digest(files: Any) -> str:
     return hashlib.sha256(json.dumps(list(files)).encode()).hexdigest()
 
 
-def _raw_shard(job: ReadJob, digest: str, digests: list[str], lost: Lost, mark: Mark) -> Shard:
+def _raw_shard(
+    job: ReadJob, digest: str, contents: list[Contents], lost: Lost, mark: Mark
+) -> Shard:
     """The shard as read: from the cache, or now."""
     key = hashlib.sha256(repr((READER_VERSION, job.reading, digest)).encode()).hexdigest()
     if job.cache and (cached := load_shard(job.cache, key)):
         return cached
     shard = Shard([], [])
-    for i, (file, sha256) in enumerate(zip(job.files, digests)):
+    for i, (file, one) in enumerate(zip(job.files, contents)):
         if i in lost:
             shard.rejects.append(Reject(file.name, lost[i], _LOST[lost[i]]))
             continue
         mark(i)
-        found = read_or_reject(file, sha256, job.reading)
+        found = read_or_reject(file, one, job.reading)
         if isinstance(found, Reject):
             shard.rejects.append(found)
         else:
@@ -199,7 +202,7 @@ def clean_shard(
             continue
         folder, slash, _ = source.name.partition("/")
         known = {"folder": folder} if slash else {}
-        piece = replace(piece, tags={**known, **piece.tags, **common_tags, "source": source.name})
+        piece = piece.tagged({**known, **piece.tags, **common_tags, "source": source.name})
         try:
             shard.sources.append(source._replace(piece=annotated(clean(piece, cleaning), tags)))
         except Exception as error:  # whatever a piece does costs that piece alone

@@ -7,6 +7,7 @@ and `seconds_at`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -212,9 +213,18 @@ class Piece:
         notes["pitch"][pitched] = moved
         return replace(self, notes=notes)
 
+    def tagged(self, tags: Mapping[str, str]) -> Piece:
+        """The same music with other tags."""
+        piece = copy.copy(self)  # which does not look at all the notes again
+        object.__setattr__(piece, "tags", tags)
+        return piece
+
     def tidied(self) -> Piece:
         """The piece as instruments of a file can hold it: `one_at_a_time` of its notes."""
-        return replace(self, notes=one_at_a_time(self.notes))
+        notes = one_at_a_time(self.notes)
+        if len(notes) == len(self.notes) and notes["end"].sum() == self.notes["end"].sum():
+            return self  # notes only go, or become shorter
+        return replace(self, notes=notes)
 
     def to_pretty_midi(self) -> pretty_midi.PrettyMIDI:
         """The piece as `pretty_midi` has it; one instrument per track and program.

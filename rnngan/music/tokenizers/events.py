@@ -258,8 +258,8 @@ class Events:
     def encode(self, piece: Piece) -> Tokens:
         """Tokens of a piece, Start and End included: `(time,)`."""
         index, first, config = self.vocabulary.index, self._first, self.config
-        piece = self._snapped(piece)
-        lines = piece.bar_lines()
+        notes, metre_changes, tempo_changes = self._snapped(piece)
+        lines = bar_lines(metre_changes, int(notes["end"].max(initial=0)))
         head = [START]
         for key in self.tag_keys:
             tag = f"Tag_{key}={piece.tags.get(key, '')}"
@@ -267,10 +267,10 @@ class Events:
         num_bars = max(len(lines) - 1, 1)
         bar_rows = np.full((num_bars, _COLUMNS), -1)
         bar_rows[:, 0] = self.bar
-        metres = [(metre.tick, index[f"Metre_{metre.name}"]) for metre in piece.metres]
+        metres = [(metre.tick, index[f"Metre_{metre.name}"]) for metre in metre_changes]
         tempos = [
             (tempo.tick, index[f"Tempo_{tempo.quarters_per_minute}"])
-            for tempo in piece.tempos
+            for tempo in tempo_changes
             if "Tempo" in first
         ]
         for column, changes in ((1, metres), (2, tempos)):
@@ -280,7 +280,6 @@ class Events:
                 if at < num_bars:
                     bar_rows[at, column] = token
 
-        notes = piece.notes
         start, program, voice, pitch = (
             notes[name].astype(np.int64) for name in ("start", "program", "track", "pitch")
         )
@@ -311,10 +310,10 @@ class Events:
         tokens = body[body >= 0]
         return np.concatenate([head, tokens, [END]]).astype(np.uint16)
 
-    def _snapped(self, piece: Piece) -> Piece:
+    def _snapped(self, piece: Piece) -> tuple[Notes, tuple[Metre, ...], tuple[Tempo, ...]]:
         """The piece as far as there are tokens for it, on the grid, with nothing but full bars.
 
-        The track of a note is its voice.
+        Notes are in no order, and the track of a note is its voice.
         """
         config = self.config
         known = self._known[piece.notes["program"], piece.notes["pitch"]]
@@ -348,12 +347,7 @@ class Events:
         paces = np.log([tempo.quarters_per_minute for tempo in piece.tempos])
         nearest = _nearest(np.log(config.tempos), paces).tolist()
         tempos = [Tempo(t.tick, config.tempos[i]) for t, i in zip(piece.tempos, nearest)]
-        return Piece(
-            notes=one_at_a_time(notes),
-            metres=_changes(at_lines(metres)),
-            tempos=_changes(at_lines(tempos)),
-            tags=piece.tags,
-        )
+        return one_at_a_time(notes), _changes(at_lines(metres)), _changes(at_lines(tempos))
 
     def decode(self, tokens: npt.NDArray[np.integer], *, strict: bool = False) -> Piece:
         """The piece that the tokens tell; tokens after End are not read.

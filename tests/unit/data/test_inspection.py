@@ -24,7 +24,7 @@ from rnngan.data.inspection import (
     write_piece,
 )
 from rnngan.data.prepare import prepare_pieces
-from rnngan.data.reading import MusicFile, Reading, Source, read_or_reject
+from rnngan.data.reading import MusicFile, Reading, Source, contents_of, read_or_reject
 from rnngan.errors import Reject, UserError
 from rnngan.music.midi import read_midi
 from rnngan.music.piece import DRUMS, Metre, Piece
@@ -479,7 +479,7 @@ def test_metres_and_keys_are_those_of_the_files(name):
     files = corpus_files(name)
     pieces = []
     for path in files.paths:
-        found = read_or_reject(MusicFile(path, path), "", Reading())
+        found = read_or_reject(MusicFile(path, path), contents_of(path), Reading())
         assert not isinstance(found, Reject)
         pieces += [source.piece for source in found]
     wanted = files.corpus.num_parts

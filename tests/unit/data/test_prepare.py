@@ -23,7 +23,7 @@ from rnngan.config import DataConfig
 from rnngan.data import prepare as module
 from rnngan.data import reading, shards, workers
 from rnngan.data.prepare import Signatures, open_prepared, prepare, prepare_pieces, read_sources
-from rnngan.data.reading import Source, sha256_of
+from rnngan.data.reading import Source, contents_of
 from rnngan.data.report import describe_store
 from rnngan.data.splits import SPLITS
 from rnngan.data.store import Store
@@ -92,7 +92,7 @@ def test_a_folder_becomes_a_store(tmp_path, music, inline):
     assert names_of(store) == [*numbered, "b.mid", "sub/two.abc#0", "sub/two.abc#1"]
     assert store.entry(10) == {
         "name": "b.mid",
-        "sha256": sha256_of(str(music / "b.mid")),
+        "sha256": contents_of(str(music / "b.mid")).sha256,
         "split": store.entry(10)["split"],
         "group": 10,
         "notes": 2,
@@ -926,7 +926,7 @@ def test_a_corpus_in_memory(music, inline):
     assert sorted(reject[:2] for reject in rejects) == [("9.abc", "filtered"), ("bad.mid", "empty")]
     assert sources[0].piece.notes["pitch"].tolist() == [60, 62, 60]
     assert sources[0].piece.tags["corpus"] == "music"
-    assert sources[0].sha256 == sha256_of(str(music / "0.abc"))
+    assert sources[0].sha256 == contents_of(str(music / "0.abc")).sha256
 
 
 # Signatures on disk

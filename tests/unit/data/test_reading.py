@@ -10,12 +10,12 @@ from rnngan.data.reading import (
     MusicFile,
     Reading,
     Source,
+    contents_of,
     find_files,
     name_below,
     read_file,
     read_or_reject,
     reject_for,
-    sha256_of,
     suffix_of,
 )
 from rnngan.errors import Reject, RejectedFile, UserError
@@ -37,7 +37,7 @@ def read(tmp_path):
 
     def run(name, **settings):
         path = str(tmp_path / name)
-        return read_or_reject(MusicFile(name, path), sha256_of(path), Reading(**settings))
+        return read_or_reject(MusicFile(name, path), contents_of(path), Reading(**settings))
 
     return run
 
@@ -103,8 +103,8 @@ def test_names_that_are_no_text_are_spelt_out():
 
 def test_hashes_are_those_of_the_contents(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 1000)
-    assert sha256_of(str(tmp_path / "a")) == hashlib.sha256(b"abc" * 1000).hexdigest()
-    assert sha256_of(str(tmp_path / "no")) == sha256_of(str(tmp_path)) == ""
+    assert contents_of(str(tmp_path / "a")).sha256 == hashlib.sha256(b"abc" * 1000).hexdigest()
+    assert contents_of(str(tmp_path / "no")).sha256 == contents_of(str(tmp_path)).sha256 == ""
 
 
 # Reading
@@ -137,7 +137,7 @@ def test_pieces_of_one_file_are_numbered(tmp_path, read):
         ("two.abc#1", "Two"),
     ]
     assert [piece.notes["pitch"][0] for _, _, piece in found] == [60, 67]
-    assert found[0].sha256 == found[1].sha256 == sha256_of(str(tmp_path / "two.abc"))
+    assert found[0].sha256 == found[1].sha256 == contents_of(str(tmp_path / "two.abc")).sha256
 
 
 def test_repeats_are_played_out_on_demand(tmp_path, read):
@@ -179,7 +179,7 @@ def test_files_are_refused_with_a_reason(tmp_path, read, name, content, reason):
     assert found.message and str(tmp_path) not in found.message and "\n" not in found.message
     path = str(tmp_path / name)
     with pytest.raises(RejectedFile) as caught:
-        list(read_file(MusicFile(name, path), "", Reading()))
+        list(read_file(MusicFile(name, path), contents_of(path), Reading()))
     assert caught.value.reason == reason
 
 
@@ -189,7 +189,7 @@ def test_only_files_are_opened(tmp_path, read, name):
         os.mkfifo(tmp_path / name)  # whoever opens it waits for ever
     else:
         (tmp_path / name).mkdir()
-    assert sha256_of(str(tmp_path / name)) == ""
+    assert contents_of(str(tmp_path / name)).sha256 == ""
     assert read(name)[:2] == (name, "not_a_file")
 
 
@@ -227,6 +227,7 @@ def test_an_interrupt_is_no_property_of_a_file(tmp_path, read, monkeypatch):
 
 def test_a_source_is_a_name_a_hash_and_a_piece(tmp_path):
     write(tmp_path, "a.mid")
-    [source] = read_file(MusicFile("x", str(tmp_path / "a.mid")), "0" * 64, Reading())
+    contents = contents_of(str(tmp_path / "a.mid"))
+    [source] = read_file(MusicFile("x", str(tmp_path / "a.mid")), contents, Reading())
     assert isinstance(source, Source)
-    assert source[:2] == ("x", "0" * 64) and source.piece.end == 24
+    assert source[:2] == ("x", contents.sha256) and source.piece.end == 24

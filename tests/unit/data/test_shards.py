@@ -11,7 +11,7 @@ from rnngan.data import shards as module
 from rnngan.data.cleaning import Cleaning
 from rnngan.data.duplicates import signature
 from rnngan.data.loss import measure_loss
-from rnngan.data.reading import MusicFile, Reading, Source, sha256_of
+from rnngan.data.reading import MusicFile, Reading, Source, contents_of
 from rnngan.data.shards import (
     EncodeJob,
     ReadJob,
@@ -164,7 +164,9 @@ def test_pieces_are_read_tagged_and_counted(job, read):
     assert found.rejects == shard.rejects == [Reject("bad.mid", "empty", "the file is empty")]
     assert found.num_pieces == found.summary.num_pieces == 4
     assert found.signatures == [signature(piece) for piece in pieces]
-    assert found.digest == contents_digest([(f.name, sha256_of(f.path)) for f in job.files])
+    assert found.digest == contents_digest(
+        [(f.name, contents_of(f.path).sha256) for f in job.files]
+    )
 
 
 def test_derived_tags_are_worked_out_where_they_are_wanted(job, read):
