@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rnngan.cli import main
 from rnngan.config import GeneratorConfig, read_toml
+from rnngan.data.splits import SPLITS
 from rnngan.data.store import Store
 from rnngan.generate import generate, write_music
 from rnngan.generator.lstm import LSTMGenerator
@@ -101,7 +102,7 @@ def test_one_held_out_piece_costs_the_report_and_no_more(trained, tmp_path):
     run = Run.open(tmp_path / "run")
     (run.folder / "likelihood.json").unlink()
     store = Store.open(run.store_folder)
-    store.manifest["pieces"][int(store.indices("test")[0])]["split"] = "train"
+    store.splits[store.indices("test")[0]] = SPLITS.index("train")
     assert len(store.indices("test")) == 1
     said = []
     assert evaluate_stages(run, store, say=said.append) is None
@@ -120,7 +121,17 @@ MODELS = [
     f"checkpoints/{name}.safetensors"
     for name in ("pretrain-best", "pretrain-0000008", "refine-best", "refine-0000002")
 ]
-STORE = ["store/tokens.npy", "store/offsets.npy", "store/manifest.json", "store/rejects.csv"]
+STORE = [
+    f"store/{name}"
+    for name in (
+        "tokens.npy",
+        "offsets.npy",
+        "splits.npy",
+        "pieces.jsonl",
+        "manifest.json",
+        "rejects.csv",
+    )
+]
 
 
 def test_stage_by_stage_ends_bit_by_bit_where_train_does(trained, settings, tmp_path):
