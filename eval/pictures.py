@@ -273,12 +273,18 @@ def _transitions(evaluation: Evaluation, columns: Sequence[Column]) -> Figure:
         names = [side.name for side in evaluation.fakes]
         real = evaluation.real.name
         # The square root shows rare transitions beside the few very common ones.
-        scale = PowerNorm(0.5, vmin=0, vmax=float(np.nanmax(shares)))
+        scale = PowerNorm(0.5, vmin=0, vmax=_largest(shares))
         _heat(plots[: 1 + num_fakes], shares, [f"{real} (real)", *names], "viridis", scale)
-        centred = CenteredNorm(halfrange=float(np.nanmax(np.abs(changes))) or 1.0)
+        centred = CenteredNorm(halfrange=_largest(changes))
         titles = [f"{name} − {real}" for name in names]
         _heat(plots[1 + num_fakes :], changes, titles, "RdBu_r", centred)
     return figure
+
+
+def _largest(matrices: Sequence[Floats]) -> float:
+    """Largest number, signs apart, where there is any; 1 where there is none, or all are 0."""
+    sizes = np.abs(np.stack(matrices))
+    return float(sizes[np.isfinite(sizes)].max(initial=0)) or 1.0
 
 
 def _heat(

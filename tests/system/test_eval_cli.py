@@ -322,3 +322,12 @@ def test_importing_the_command_loads_nothing_heavy():
     heavy = "{'torch', 'matplotlib', 'scipy', 'rich', 'music21', 'pretty_midi'}"
     code = f"import eval.__main__, eval.report, sys; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_pieces_without_transitions_have_none_to_show(run, music, tmp_path):
+    # Warnings are errors here: of no numbers there is no largest one.
+    (tmp_path / "lone").mkdir()
+    for i in range(4):
+        write_midi(Piece.from_rows([(0, 24, 60 + i)]), tmp_path / "lone" / f"{i}.mid")
+    status, _ = run("real", str(tmp_path / "lone"), "--metrics", EVERY_PICTURE)
+    assert status == 0
