@@ -19,9 +19,12 @@ References:
 from __future__ import annotations
 
 import hashlib
+import os
+from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -232,3 +235,39 @@ def _counts(melody: bytes) -> npt.NDArray[np.int64]:
     pitches = np.frombuffer(melody, np.uint8)
     counts: npt.NDArray[np.int64] = np.bincount(pitches - pitches.min())
     return counts
+
+
+class Signatures(Sequence[Signature]):
+    """Signatures on disk, since those of a hundred thousand pieces take room; to be closed."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b")
+        self._starts = array("q", [0])
+
+    def __enter__(self) -> Signatures:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def extend(self, signatures: Iterable[Signature]) -> None:
+        """Append some."""
+        self._file.seek(self._starts[-1])
+        for one in signatures:
+            data = len(one.sketch).to_bytes(1, "little") + one.exact + one.sketch + one.melody
+            self._file.write(data)
+            self._starts.append(self._starts[-1] + len(data))
+        self._file.flush()
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        start, end = self._starts[index], self._starts[index + 1]
+        data = os.pread(self._file.fileno(), end - start, start)
+        sketch = _EXACT + data[0]
+        return Signature(data[1:_EXACT], data[sketch:], data[_EXACT:sketch])
+
+
+_EXACT = 17
+"""Where the sketch begins: behind its length and a key of 16 bytes."""

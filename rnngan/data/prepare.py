@@ -15,37 +15,28 @@ import os
 import shutil
 import tempfile
 import warnings
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rnngan import __version__
 from rnngan.config import DataConfig
-from rnngan.data.archives import ARCHIVE_SUFFIXES, is_archive, unpack
 from rnngan.data.cleaning import Cleaning
-from rnngan.data.corpora import CORPORA, corpus_files
-from rnngan.data.duplicates import Signature, groups, signature
+from rnngan.data.duplicates import Signatures, groups, signature
+from rnngan.data.finding import FoundFiles, find_corpus, unpacked
 from rnngan.data.reading import (
-    MUSIC_SUFFIXES,
-    MusicFile,
     Reading,
     Source,
     contents_of,
-    find_files,
-    name_below,
-    suffix_of,
 )
 from rnngan.data.report import ReportBuilder
 from rnngan.data.shards import (
-    BYTES_PER_SHARD,
-    FILES_PER_SHARD,
     READER_VERSION,
     EncodedShard,
     EncodeJob,
@@ -61,7 +52,7 @@ from rnngan.data.shards import (
 from rnngan.data.splits import Split, check_split, official_split, split_by_group
 from rnngan.data.store import Store, StoreWriter, rejects_csv
 from rnngan.data.workers import Team
-from rnngan.errors import Reject, RejectedFile, UserError, nearest_name
+from rnngan.errors import Reject, UserError
 from rnngan.files import write_atomically
 from rnngan.music.tokenizers.base import Codec
 from rnngan.music.tokenizers.registry import fit_codec
@@ -109,7 +100,7 @@ def prepare(
     """
     folder = folder.resolve()
     with _scratch_of(folder) as scratch:
-        files = _find_corpus(config)
+        files = find_corpus(config)
         if (folder / "manifest.json").exists():
             store = Store.open(folder)
             if store.manifest.get("fingerprint") != _fingerprint(config, seed, files):
@@ -120,7 +111,7 @@ def prepare(
             return store
         _check_empty(folder)
         check_split(config.split)
-        files = _unpacked(files, scratch)
+        files = unpacked(files, scratch)
         with (
             Signatures(scratch / "signatures") as signatures,
             Team(workers, most=len(files.shards)) as team,
@@ -129,7 +120,8 @@ def prepare(
             _check_rejects(config, corpus, folder)
 
             def encoded(codec: Codec) -> Iterator[EncodedShard]:
-                jobs = [EncodeJob(stem, codec.to_json(), report) for stem in corpus.stems]
+                text = json.dumps(codec.to_json())
+                jobs = [EncodeJob(stem, text, report) for stem in corpus.stems]
                 told = Progress("tokens", len(jobs), inside=progress) if progress else None
                 for done, shard in enumerate(team.results(encode_shard, jobs), 1):
                     yield shard
@@ -243,7 +235,7 @@ def read_sources(
     """
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        files = _unpacked(_find_corpus(config), scratch)
+        files = unpacked(find_corpus(config), scratch)
         with (
             Signatures(scratch / "signatures") as signatures,
             Team(workers, most=len(files.shards)) as team,
@@ -251,176 +243,6 @@ def read_sources(
             corpus = _read(config, files, scratch, team, signatures, progress)
         shards = [shard for stem in corpus.stems if (shard := load_shard(stem))]
         return [source for shard in shards for source in shard.sources], corpus.rejects
-
-
-class _Archive(NamedTuple):
-    """An archive among the files of a corpus.
-
-    Attributes:
-        prefix: Of the names of what is in it; none for an archive that is the whole corpus.
-    """
-
-    path: str
-    name: str
-    sha256: str
-    prefix: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Files:
-    """The files of a corpus, in shards.
-
-    Attributes:
-        shards: The files' paths.
-        roots: Folders that the paths lie below, with what replaces them in names.
-        num_plain: So many of the shards hold files that lie open; the rest come from archives.
-        archives: Those among the files.
-        rejects: Archives, and what in them is not to be unpacked.
-        cache: Folder for shards as read.
-    """
-
-    shards: list[list[str]]
-    roots: tuple[tuple[str, str], ...]
-    num_plain: int
-    archives: tuple[_Archive, ...] = ()
-    rejects: tuple[Reject, ...] = ()
-    common_tags: dict[str, str]
-    num_parts: int | None = None
-    program: int | None = None
-    cache: Path | None = None
-
-    @property
-    def num_files(self) -> int:
-        return sum(map(len, self.shards))
-
-    def music_files(self, shard: list[str]) -> tuple[MusicFile, ...]:
-        """The files of a shard, with their names."""
-        found = []
-        for path in shard:
-            # From the last on: what was unpacked may lie in the folder of the corpus.
-            root, prefix = next(r for r in reversed(self.roots) if path.startswith(r[0]))
-            found.append(MusicFile(prefix + name_below(root, path), path))
-        return tuple(found)
-
-
-def _find_corpus(config: DataConfig) -> _Files:
-    """Where the files of a corpus are, but for those in archives.
-
-    Raises:
-        UserError: There is no such corpus, or nothing in it is music by its name.
-    """
-    if config.corpus in CORPORA:
-        named = corpus_files(config.corpus)
-        shards = _in_shards(named.paths)
-        return _Files(
-            shards=shards,
-            roots=((f"{named.folder}{os.sep}", ""),),
-            num_plain=len(shards),
-            common_tags={"corpus": config.corpus},
-            num_parts=named.corpus.num_parts,
-            program=named.corpus.program,
-            cache=named.cache / ("repeats" if config.expand_repeats else "once"),
-        )
-    place = Path(config.corpus)
-    if not place.exists() and place.name == config.corpus:
-        raise UserError(
-            f"unknown corpus {config.corpus!r}{nearest_name(config.corpus, list(CORPORA))}; "
-            f"named corpora are {', '.join(CORPORA)}; anything else must be an existing folder, "
-            "or a zip or tar file"
-        )
-    if place.is_file():
-        found, root = [str(place)], f"{place.parent}{os.sep}"
-        if not is_archive(place):
-            raise UserError(f"{place} is not a folder, nor a zip or tar file")
-    else:
-        found, root = find_files(place, _wanted), f"{place}{os.sep}"
-    if not found:
-        raise _no_music(place)
-    shards = _in_shards(list(filter(_is_music, found)))
-    return _Files(
-        shards=shards,
-        roots=((root, ""),),
-        num_plain=len(shards),
-        archives=tuple(
-            _Archive(path, name, contents_of(path).sha256, f"{name}/" if place.is_dir() else "")
-            for path in found
-            if not _is_music(path)
-            for name in [name_below(root, path)]
-        ),
-        common_tags={"corpus": name_below("", _without_suffix(place.resolve()))},
-    )
-
-
-def _without_suffix(place: Path) -> str:
-    """Name of a folder, or of an archive without what says that it is one."""
-    suffixes = ARCHIVE_SUFFIXES if place.is_file() else ()
-    found = [suffix for suffix in suffixes if place.name.lower().endswith(suffix)]
-    return place.name[: -len(found[0])] if found else place.name
-
-
-def _no_music(place: object) -> UserError:
-    known = ", ".join(sorted(MUSIC_SUFFIXES))
-    return UserError(f"no music in {place}: looked for {known}, and zip and tar files")
-
-
-def _unpacked(files: _Files, scratch: Path) -> _Files:
-    """With the music in the archives, which goes into the scratch folder.
-
-    Raises:
-        UserError: There is no room for it, or no music in all of them.
-    """
-    shards, roots, rejects = list(files.shards), list(files.roots), list(files.rejects)
-    for number, archive in enumerate(files.archives):
-        folder = scratch / "unpacked" / f"{number:04}-{archive.sha256[:16]}"
-        rejects += _unpacked_once(archive, folder)
-        shards += _in_shards(find_files(folder, _is_music))
-        roots.append((f"{folder}{os.sep}", archive.prefix))
-    if files.archives and not shards and not rejects:
-        raise _no_music(", ".join(archive.path for archive in files.archives))
-    return replace(files, shards=shards, roots=tuple(roots), rejects=tuple(rejects))
-
-
-def _unpacked_once(archive: _Archive, folder: Path) -> list[Reject]:
-    """Unpack an archive, unless an earlier attempt did; what of it was refused."""
-    done = folder.with_suffix(".json")
-    if not done.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        try:
-            rejects = unpack(Path(archive.path), folder, wanted=MUSIC_SUFFIXES)
-        except RejectedFile as error:
-            message = str(error).removeprefix(f"cannot unpack {archive.path}: ")
-            rejects = [Reject("", error.reason, message)]
-        write_atomically(done, json.dumps(rejects).encode())
-    return [
-        reject._replace(name=archive.prefix + reject.name if reject.name else archive.name)
-        for reject in (Reject(*row) for row in json.loads(done.read_text(encoding="utf-8")))
-    ]
-
-
-def _is_music(name: str) -> bool:
-    return suffix_of(name) in MUSIC_SUFFIXES
-
-
-def _wanted(name: str) -> bool:
-    return _is_music(name) or is_archive(Path(name))
-
-
-def _in_shards(paths: list[str]) -> list[list[str]]:
-    """The files in lists of at most `FILES_PER_SHARD`, and of `BYTES_PER_SHARD` or a single one."""
-    shards: list[list[str]] = []
-    room = 0
-    for path in paths:
-        try:
-            size = Path(path).stat().st_size
-        except OSError:  # it will be among the rejects
-            size = 0
-        if not shards or len(shards[-1]) == FILES_PER_SHARD or size > room:
-            shards.append([])
-            room = BYTES_PER_SHARD
-        shards[-1].append(path)
-        room -= size
-    return shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -445,7 +267,7 @@ class _Corpus:
 
 def _read(
     config: DataConfig,
-    files: _Files,
+    files: FoundFiles,
     scratch: Path,
     team: Team,
     signatures: Signatures,
@@ -493,7 +315,7 @@ def _read(
 class _Jobs(Sequence[ReadJob]):
     """The jobs of the first pass, made when they are asked for: a hundred thousand take room."""
 
-    def __init__(self, config: DataConfig, files: _Files, stems: tuple[Path, ...]) -> None:
+    def __init__(self, config: DataConfig, files: FoundFiles, stems: tuple[Path, ...]) -> None:
         self.files, self.stems = files, stems
         self.pattern = ReadJob(
             files=(),
@@ -638,7 +460,7 @@ def _stored_settings(config: DataConfig) -> dict[str, Any]:
 
 
 def _fingerprint(
-    config: DataConfig, seed: int, files: _Files, digests: Sequence[str] | None = None
+    config: DataConfig, seed: int, files: FoundFiles, digests: Sequence[str] | None = None
 ) -> str:
     """Of everything that the store follows from, except for versions.
 
@@ -708,39 +530,3 @@ def _scratch_of(folder: Path) -> Iterator[Path]:
                 shutil.rmtree(scratch, ignore_errors=True)
             raise
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-class Signatures(Sequence[Signature]):
-    """Signatures on disk, since those of a hundred thousand pieces take room; to be closed."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w+b")
-        self._starts = array("q", [0])
-
-    def __enter__(self) -> Signatures:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def extend(self, signatures: Iterable[Signature]) -> None:
-        """Append some."""
-        self._file.seek(self._starts[-1])
-        for one in signatures:
-            data = len(one.sketch).to_bytes(1, "little") + one.exact + one.sketch + one.melody
-            self._file.write(data)
-            self._starts.append(self._starts[-1] + len(data))
-        self._file.flush()
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def __getitem__(self, index: Any) -> Any:
-        start, end = self._starts[index], self._starts[index + 1]
-        data = os.pread(self._file.fileno(), end - start, start)
-        sketch = _EXACT + data[0]
-        return Signature(data[1:_EXACT], data[sketch:], data[_EXACT:sketch])
-
-
-_EXACT = 17
-"""Where the sketch begins: behind its length and a key of 16 bytes."""

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,9 +42,6 @@ from rnngan.music.tokenizers.summary import Summary
 
 READER_VERSION = 3
 """Goes up when the same file comes to be read as other notes; older shards then count no more."""
-FILES_PER_SHARD = 32
-BYTES_PER_SHARD = 8 << 20
-"""Of files larger than that each is a shard: what it holds must fit into a worker's memory."""
 _NO_ITEM = -1
 """What is marked before work for the shard as a whole: if that kills workers, it is our fault."""
 
@@ -215,12 +213,12 @@ class EncodeJob(NamedTuple):
 
     Attributes:
         stem: As of its `ReadJob`.
-        codec: What `to_json` gave.
+        codec: What `to_json` gave, as text.
         report: Measure what the tokens lose, too.
     """
 
     stem: Path
-    codec: dict[str, Any]
+    codec: str
     report: bool
 
 
@@ -241,7 +239,12 @@ def encode_shard(job: EncodeJob, lost: Lost, mark: Mark) -> EncodedShard:
         raise UserError(f"making tokens of {name} ended its process ({reason}); leave it out")
     if shard is None:
         raise UserError(f"{job.stem} is gone: another process works in the same folder")
-    return encode_pieces(shard, codec_from_json(job.codec), report=job.report, mark=mark)
+    return encode_pieces(shard, _codec(job.codec), report=job.report, mark=mark)
+
+
+@lru_cache(maxsize=1)
+def _codec(text: str) -> Codec:
+    return codec_from_json(json.loads(text))
 
 
 def encode_pieces(

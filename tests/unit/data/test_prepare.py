@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 
 from rnngan.config import DataConfig
+from rnngan.data import finding, reading, shards, workers
 from rnngan.data import prepare as module
-from rnngan.data import reading, shards, workers
-from rnngan.data.prepare import Signatures, open_prepared, prepare, prepare_pieces, read_sources
+from rnngan.data.duplicates import Signatures
+from rnngan.data.prepare import open_prepared, prepare, prepare_pieces, read_sources
 from rnngan.data.reading import Source, contents_of
 from rnngan.data.report import describe_store
 from rnngan.data.splits import SPLITS
@@ -40,7 +41,7 @@ SECOND = "DEFGABcdefgab"  # no two of these tunes are equal in any key
 @pytest.fixture
 def inline(monkeypatch, inline_team, files_read):
     """Shards of three files, done in this process; names of the files that were read."""
-    monkeypatch.setattr(module, "FILES_PER_SHARD", 3)
+    monkeypatch.setattr(finding, "FILES_PER_SHARD", 3)
     return files_read
 
 
@@ -197,7 +198,7 @@ def test_names_that_are_no_text_are_spelt_out(tmp_path, music, inline):
 
 
 def test_the_number_of_workers_changes_nothing(tmp_path, music, monkeypatch):
-    monkeypatch.setattr(module, "FILES_PER_SHARD", 2)
+    monkeypatch.setattr(finding, "FILES_PER_SHARD", 2)
     (music / "05.mid").write_bytes(b"")
     with zipfile.ZipFile(music / "more.zip", "w") as archive:
         archive.writestr("k.abc", TUNE.format("k", SECOND[10]))
@@ -251,7 +252,7 @@ def test_hostile_files_cost_one_file_each(tmp_path, music, monkeypatch):
         write_midi(Piece.from_rows(rows), music / f"{kind}.mid")
     monkeypatch.setattr(module, "read_shard", hostile_shard)
     monkeypatch.setattr(module, "Team", functools.partial(workers.Team, seconds=0.5))
-    monkeypatch.setattr(module, "FILES_PER_SHARD", 9)
+    monkeypatch.setattr(finding, "FILES_PER_SHARD", 9)
     store = prepare(settings(music), tmp_path / "store", seed=0, workers=1)
     assert names_of(store) == [f"{i}.abc" for i in range(10)]
     rows = list(csv.reader((store.folder / "rejects.csv").read_text().splitlines()))
@@ -267,13 +268,13 @@ def test_hostile_files_cost_one_file_each(tmp_path, music, monkeypatch):
 
 
 def test_a_shard_is_no_more_than_fits_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "FILES_PER_SHARD", 3)
-    monkeypatch.setattr(module, "BYTES_PER_SHARD", 100)
+    monkeypatch.setattr(finding, "FILES_PER_SHARD", 3)
+    monkeypatch.setattr(finding, "BYTES_PER_SHARD", 100)
     sizes = {"a": 40, "b": 60, "c": 1, "d": 0, "e": 99, "f": 1, "g": 500, "h": 1, "i": 1, "j": 1}
     for name, size in sizes.items():
         (tmp_path / name).write_bytes(bytes(size))
     names = [*sizes, "gone"]
-    shards = module._in_shards([f"{tmp_path}/{name}" for name in names])
+    shards = finding.in_shards([f"{tmp_path}/{name}" for name in names])
     assert ["".join(path[-1] for path in shard) for shard in shards] == [
         "ab",
         "cde",
@@ -282,7 +283,7 @@ def test_a_shard_is_no_more_than_fits_into_memory(tmp_path, monkeypatch):
         "hij",
         "e",
     ]
-    assert module._in_shards([]) == []
+    assert finding.in_shards([]) == []
 
 
 def test_at_least_one_worker(tmp_path, music):
@@ -705,7 +706,7 @@ def test_a_store_of_this_corpus_is_opened_again_without_reading(
     prepare(settings(music), tmp_path / "store", seed=0)
     before = stamps(tmp_path / "store")
     monkeypatch.setattr(module, "Team", None)  # would raise, as would this
-    monkeypatch.setattr(module, "unpack", None)
+    monkeypatch.setattr(finding, "unpack", None)
     # These settings act when batches are drawn, or say when to give up.
     later = settings(music, transpose=0, max_length=64, tempo_factor=1.1, max_reject_rate=0.1)
     assert len(prepare(later, tmp_path / "store", seed=0)) == 11

@@ -409,7 +409,7 @@ def test_losses_are_measured_on_demand():
 
 def test_an_encoding_job_takes_the_shard_from_the_disk(tmp_path):
     codec = fit_codec("events", Summary.of(source.piece for source in SHARD.sources))
-    job = EncodeJob(tmp_path / "000", codec.to_json(), False)
+    job = EncodeJob(tmp_path / "000", json.dumps(codec.to_json()), False)
     with pytest.raises(UserError, match="000 is gone: another process"):
         encode_shard(job, {}, lambda i: None)
     save_shard(tmp_path / "000", "key", SHARD)
