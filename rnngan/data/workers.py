@@ -31,6 +31,7 @@ WALL_SECONDS_PER_ITEM = 120
 """For an item that waits rather than computes, as on a network drive that does not answer."""
 BYTES_PER_WORKER = 900 << 20
 """So that with what Python and its libraries take no process goes beyond a gigabyte."""
+_THREADS = "OPENBLAS_NUM_THREADS"
 _AHEAD = 4
 """Jobs per worker that may be done before their turn: what is held in memory."""
 
@@ -129,7 +130,7 @@ class _Worker:
         self.process = context.Process(
             target=_serve, args=(theirs, self.current, *self.limits), daemon=True
         )
-        with _without_main():
+        with _surroundings():
             self.process.start()
         theirs.close()
 
@@ -188,17 +189,23 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Let processes that start now not import the main module, which spawned ones do.
+def _surroundings() -> Iterator[None]:
+    """What processes that start now find: no main module, and one thread for numpy.
 
-    It takes its time, and a script of someone who calls us may lack the guard that it needs.
+    Spawned ones import the main module otherwise, which takes its time, and which a script of
+    someone who calls us may not be written for. Each has a processor to itself at best.
     """
-    main = sys.modules["__main__"]
+    main, threads = sys.modules["__main__"], os.environ.get(_THREADS)
     sys.modules["__main__"] = ModuleType("__main__")
+    os.environ[_THREADS] = "1"
     try:
         yield
     finally:
         sys.modules["__main__"] = main
+        if threads is None:
+            del os.environ[_THREADS]
+        else:
+            os.environ[_THREADS] = threads
 
 
 def _serve(pipe: Connection, current: Any, seconds: float, memory_bytes: int) -> None:
