@@ -121,7 +121,7 @@ def prepare(
 
             def encoded(codec: Codec) -> Iterator[EncodedShard]:
                 text = json.dumps(codec.to_json())
-                jobs = [EncodeJob(stem, text, report) for stem in corpus.stems]
+                jobs = [EncodeJob(path, text, report) for path in corpus.paths]
                 told = Progress("tokens", len(jobs), inside=progress) if progress else None
                 for done, shard in enumerate(team.results(encode_shard, jobs), 1):
                     yield shard
@@ -241,7 +241,7 @@ def read_sources(
             Team(workers, most=len(files.shards)) as team,
         ):
             corpus = _read(config, files, scratch, team, signatures, progress)
-        shards = [shard for stem in corpus.stems if (shard := load_shard(stem))]
+        shards = [shard for path in corpus.paths if (shard := load_shard(path))]
         return [source for shard in shards for source in shard.sources], corpus.rejects
 
 
@@ -250,7 +250,7 @@ class _Corpus:
     """What is known of a corpus when all of it was read.
 
     Attributes:
-        stems: Paths of its shards.
+        paths: Paths of its shards.
         digests: SHA-256 of the contents of each shard.
         names: Gives the names of all pieces.
     """
@@ -261,7 +261,7 @@ class _Corpus:
     signatures: Signatures
     rejects: list[Reject]
     names: Callable[[], Iterable[str]]
-    stems: tuple[Path, ...] = ()
+    paths: tuple[Path, ...] = ()
     digests: tuple[str, ...] = ()
 
 
@@ -282,8 +282,8 @@ def _read(
         except OSError as error:
             warnings.warn(f"what is read is not kept: {error}", stacklevel=2)
             files = replace(files, cache=None)
-    stems = tuple(place / f"{number:06}" for number in range(len(files.shards)))
-    jobs = _Jobs(config, files, stems)
+    paths = tuple(place / f"{number:06}" for number in range(len(files.shards)))
+    jobs = _Jobs(config, files, paths)
     summary = Summary.empty()
     rejects: list[Reject] = []
     digests: list[str] = []
@@ -305,9 +305,9 @@ def _read(
         signatures=signatures,
         rejects=[*files.rejects, *rejects],
         names=lambda: (
-            source.name for stem in stems for source in (load_shard(stem) or Shard([], [])).sources
+            source.name for path in paths for source in (load_shard(path) or Shard([], [])).sources
         ),
-        stems=stems,
+        paths=paths,
         digests=tuple(digests),
     )
 
@@ -315,8 +315,8 @@ def _read(
 class _Jobs(Sequence[ReadJob]):
     """The jobs of the first pass, made when they are asked for: a hundred thousand take room."""
 
-    def __init__(self, config: DataConfig, files: FoundFiles, stems: tuple[Path, ...]) -> None:
-        self.files, self.stems = files, stems
+    def __init__(self, config: DataConfig, files: FoundFiles, paths: tuple[Path, ...]) -> None:
+        self.files, self.paths = files, paths
         self.pattern = ReadJob(
             files=(),
             reading=Reading(expand_repeats=config.expand_repeats, beats=config.beats),
@@ -324,19 +324,19 @@ class _Jobs(Sequence[ReadJob]):
             tags=config.tags,
             common_tags=files.common_tags,
             num_parts=files.num_parts,
-            stem=Path(),
+            path=Path(),
             cache=None,
         )
 
     def __len__(self) -> int:
-        return len(self.stems)
+        return len(self.paths)
 
     def __getitem__(self, number: Any) -> Any:
-        stem, files = self.stems[number], self.files
+        path, files = self.paths[number], self.files
         return self.pattern._replace(
             files=files.music_files(files.shards[number]),
-            stem=stem,
-            cache=files.cache / stem.name if files.cache else None,
+            path=path,
+            cache=files.cache / path.name if files.cache else None,
         )
 
 

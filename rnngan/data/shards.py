@@ -35,7 +35,6 @@ from rnngan.data.reading import (
 )
 from rnngan.data.workers import Lost, Mark
 from rnngan.errors import Reject, UserError
-from rnngan.files import write_atomically
 from rnngan.music.tokenizers.base import Codec
 from rnngan.music.tokenizers.registry import codec_from_json
 from rnngan.music.tokenizers.summary import Summary
@@ -63,7 +62,7 @@ class ReadJob(NamedTuple):
         tags: Keys that the tokens will tell: those that have to be worked out are.
         common_tags: What every piece of the corpus is tagged with.
         num_parts: Pieces with another number of tracks do not belong to the corpus.
-        stem: Path of the cleaned shard, without a suffix.
+        path: Of the cleaned shard.
         cache: Path of the shard as read, which is kept; None for nowhere.
     """
 
@@ -73,7 +72,7 @@ class ReadJob(NamedTuple):
     tags: tuple[str, ...]
     common_tags: Mapping[str, str]
     num_parts: int | None
-    stem: Path
+    path: Path
     cache: Path | None
 
 
@@ -100,7 +99,7 @@ def read_shard(job: ReadJob, lost: Lost, mark: Mark) -> ReadShard:
     wanted = (asdict(job.cleaning), job.tags, dict(job.common_tags), job.num_parts)
     settings = repr((READER_VERSION, job.reading, *wanted))
     key = hashlib.sha256(f"{digest}{settings}".encode()).hexdigest()
-    shard = load_shard(job.stem, key)
+    shard = load_shard(job.path, key)
     if shard is None:
         raw = _raw_shard(job, digest, contents, lost, mark)
         # Items of the job are its files, then the pieces in them.
@@ -115,7 +114,7 @@ def read_shard(job: ReadJob, lost: Lost, mark: Mark) -> ReadShard:
             mark=lambda i: mark(first + i),
         )
         mark(_NO_ITEM)
-        save_shard(job.stem, key, shard)
+        save_shard(job.path, key, shard)
     pieces = [source.piece for source in shard.sources]
     signatures = []
     for piece in pieces:
@@ -212,12 +211,12 @@ class EncodeJob(NamedTuple):
     """Make tokens of a shard.
 
     Attributes:
-        stem: As of its `ReadJob`.
+        path: As of its `ReadJob`.
         codec: What `to_json` gave, as text.
         report: Measure what the tokens lose, too.
     """
 
-    stem: Path
+    path: Path
     codec: str
     report: bool
 
@@ -233,12 +232,12 @@ class EncodedShard(NamedTuple):
 
 def encode_shard(job: EncodeJob, lost: Lost, mark: Mark) -> EncodedShard:
     """Carry out an `EncodeJob`; see `in_workers`."""
-    shard = load_shard(job.stem)
+    shard = load_shard(job.path)
     for i, reason in lost.items():
-        name = shard.sources[i].name if shard else job.stem
+        name = shard.sources[i].name if shard else job.path
         raise UserError(f"making tokens of {name} ended its process ({reason}); leave it out")
     if shard is None:
-        raise UserError(f"{job.stem} is gone: another process works in the same folder")
+        raise UserError(f"{job.path} is gone: another process works in the same folder")
     return encode_pieces(shard, _codec(job.codec), report=job.report, mark=mark)
 
 
@@ -294,29 +293,22 @@ def _entry(source: Source) -> dict[str, Any]:
     }
 
 
-def save_shard(stem: Path, key: str, shard: Shard) -> None:
-    """Write a shard; the file that says what it is comes last.
+def save_shard(path: Path, key: str, shard: Shard) -> None:
+    """Write a shard.
 
     Raises:
         UserError: The disk does not take it.
     """
-    save_pieces(stem.with_suffix(".npz"), [source.piece for source in shard.sources])
-    about = json.dumps([key, [source[:2] for source in shard.sources], shard.rejects])
-    text = json.dumps({"sha256": hashlib.sha256(about.encode()).hexdigest(), "shard": about})
-    write_atomically(stem.with_suffix(".json"), text.encode(), lasting=False)
+    about = [key, [source[:2] for source in shard.sources], shard.rejects]
+    save_pieces(path, [source.piece for source in shard.sources], about)
 
 
-def load_shard(stem: Path, key: str | None = None) -> Shard | None:
+def load_shard(path: Path, key: str | None = None) -> Shard | None:
     """The shard that `save_shard` wrote; None where there is none, or it is another or damaged."""
     try:
-        file = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
-        about = file["shard"]
-        if hashlib.sha256(about.encode()).hexdigest() != file["sha256"]:
-            return None
-        found, sources, rejects = json.loads(about)
+        pieces, (found, sources, rejects) = load_pieces(path)
         if key not in (None, found):
             return None
-        pieces = load_pieces(stem.with_suffix(".npz"))
         return Shard(
             [
                 Source(name, sha256, piece)
@@ -324,5 +316,5 @@ def load_shard(stem: Path, key: str | None = None) -> Shard | None:
             ],
             [Reject(*reject) for reject in rejects],
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
+    except (UserError, ValueError, TypeError):
         return None

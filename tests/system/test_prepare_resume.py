@@ -58,7 +58,7 @@ class Preparation:
     def shards(self):
         """Shards that were read so far, with the times when they were written."""
         found = {}
-        for path in (self.scratch / "read").glob("*.json"):
+        for path in (self.scratch / "read").glob("[0-9]*"):
             with contextlib.suppress(FileNotFoundError):  # the end of the work removes it
                 found[path.name] = path.stat().st_mtime_ns
         return found

@@ -193,11 +193,10 @@ def test_both_readings_of_repeats_are_kept(wheel, files_read):
     assert files_read == ["A.abc", "B.abc"] * 2
 
 
-@pytest.mark.parametrize("suffix", [".json", ".npz"])
 @pytest.mark.parametrize("damage", ["empty", "cut", "zeros", "other"])
-def test_a_damaged_cache_is_made_anew(wheel, cache, suffix, damage):
+def test_a_damaged_cache_is_made_anew(wheel, cache, damage):
     cold = read_sources(RYAN)
-    [cached] = cache.rglob(f"*{suffix}")
+    [cached] = cache.rglob("000000")
     data = cached.read_bytes()
     half = len(data) // 2
     cached.write_bytes(

@@ -842,7 +842,7 @@ def test_other_settings_do_not_go_on_with_what_was_read(tmp_path, music, inline,
 def test_what_is_left_beside_a_finished_store_is_removed(tmp_path, music, inline):
     prepare(settings(music), tmp_path / "store", seed=0)
     (tmp_path / ".store.part" / "read").mkdir(parents=True)
-    (tmp_path / ".store.part" / "read" / "000000.json").write_text("{}")
+    (tmp_path / ".store.part" / "read" / "000000").write_text("{}")
     assert len(prepare(settings(music), tmp_path / "store", seed=0)) == 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["music", "store"]
 
