@@ -50,7 +50,7 @@ they are compared. Where one note in ten is another, 0.36 are common on average.
 WINDOW = 32
 """Pairs are looked for among melodies that share a hash, for each among so many of the next longer
 ones, so that what thousands share costs no more per melody than what few do."""
-_BLOCK = 1 << 15
+_BLOCK = 1 << 13
 """Hashes, or pairs, that are worked on at once."""
 
 
@@ -101,27 +101,31 @@ def groups(signatures: Sequence[Signature]) -> npt.NDArray[np.int64]:
     groups nor the keys they are named after depend on the order of the pieces. Groups are closed:
     if the first is near the second and that near a third, all three are one.
     """
-    forest = _Forest([exact for exact, _, _ in signatures])
-    of_key: dict[bytes, int] = {}
-    of_melody: dict[bytes, int] = {}
-    for i, (exact, melody, _) in enumerate(signatures):
-        forest.join(i, of_key.setdefault(exact, i))
+    count = len(signatures)
+    # Tables of numbers, since objects for each of a hundred thousand pieces would take room.
+    exact, melodies = np.zeros((count, 2), ">u8"), np.zeros((count, 2), ">u8")
+    lengths = np.zeros(count, np.int64)
+    sketches = np.zeros((count, SKETCH_SIZE), "<u4")
+    for i, (key, melody, sketch) in enumerate(signatures):
+        exact[i] = np.frombuffer(key, ">u8")
         if melody:
-            forest.join(i, of_melody.setdefault(_transposed(melody), i))
+            melodies[i] = np.frombuffer(_transposed(melody), ">u8")
+            lengths[i] = len(melody)
+            hashes = np.frombuffer(sketch, "<u4")
+            sketches[i, : len(hashes)] = hashes
+    by_key = np.lexsort((exact[:, 1], exact[:, 0]))
+    forest = _Forest(np.argsort(by_key).tolist())
+    forest.join_equal(by_key, exact)
     # In an order that follows from what they are, not from where they stand.
-    ordered = sorted((len(signatures[i].melody), key, i) for key, i in of_melody.items())
-    numbers = np.array([number for _, _, number in ordered], dtype=np.int64)
-    lengths = np.array([length for length, _, _ in ordered], dtype=np.int64)
-    sketches = np.zeros((len(ordered), SKETCH_SIZE), "<u4")
-    for row, number in zip(sketches, numbers.tolist()):
-        hashes = np.frombuffer(signatures[number].sketch, "<u4")
-        row[: len(hashes)] = hashes
-    for pairs in _candidates(lengths, sketches):
+    ordered = np.lexsort((melodies[:, 1], melodies[:, 0], lengths))
+    ordered = ordered[lengths[ordered] > 0]
+    numbers = ordered[forest.join_equal(ordered, melodies)]
+    for pairs in _candidates(lengths[numbers], sketches[numbers]):
         for a, b in numbers[pairs].tolist():
             apart = forest.root(a) != forest.root(b)
             if apart and near(signatures[a].melody, signatures[b].melody):
                 forest.join(a, b)
-    return np.array([forest.root(i) for i in range(len(signatures))], dtype=np.int64)
+    return np.array([forest.root(i) for i in range(count)], dtype=np.int64)
 
 
 def near(one: bytes, other: bytes) -> bool:
@@ -161,11 +165,11 @@ def common_notes(one: bytes, other: bytes, shift: int) -> int:
 
 
 class _Forest:
-    """Disjoint sets of pieces; the root of each is the piece with the smallest key."""
+    """Disjoint sets, each named after its member of the lowest rank."""
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        self._keys = keys
-        self._parent = list(range(len(keys)))
+    def __init__(self, ranks: list[int]) -> None:
+        self._ranks = ranks
+        self._parent = list(range(len(ranks)))
 
     def root(self, i: int) -> int:
         parent = self._parent
@@ -174,14 +178,28 @@ class _Forest:
         return i
 
     def join(self, a: int, b: int) -> None:
-        first, second = sorted((self.root(a), self.root(b)), key=lambda i: (self._keys[i], i))
+        first, second = sorted((self.root(a), self.root(b)), key=self._ranks.__getitem__)
         self._parent[second] = first
+
+    def join_equal(
+        self, order: npt.NDArray[np.int64], rows: npt.NDArray[np.uint64]
+    ) -> npt.NDArray[np.int64]:
+        """Join those whose rows are equal, in an order that brings them together.
+
+        Returns the place in that order of the first of each kind.
+        """
+        new = np.append(True, np.any(rows[order[1:]] != rows[order[:-1]], axis=1))[: len(order)]
+        first = np.flatnonzero(new)
+        kind = np.cumsum(new) - 1
+        for place in np.flatnonzero(~new).tolist():
+            self.join(int(order[place]), int(order[first[kind[place]]]))
+        return first
 
 
 def _transposed(melody: bytes) -> bytes:
     """The melody moved down as far as it goes, hashed."""
     lowest = min(melody)
-    return hashlib.sha256(bytes(pitch - lowest for pitch in melody)).digest()
+    return hashlib.sha256(bytes(pitch - lowest for pitch in melody)).digest()[:16]
 
 
 def _sketch(pitches: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
@@ -207,10 +225,13 @@ def _candidates(
         lengths: Notes of each melody, ascending.
         sketches: Hashes of each, filled up with 0: `(melodies, SKETCH_SIZE)`.
     """
-    order = np.argsort(sketches, axis=None, kind="stable")  # owners stay ascending within a hash
+    # Owners stay ascending within a hash. Numbers of 32 bits take half the room.
+    order = np.argsort(sketches, axis=None, kind="stable").astype(np.int32)
     order = order[np.count_nonzero(sketches == 0) :]
-    owners, hashes = order // SKETCH_SIZE, sketches.ravel()[order]
-    places = np.argsort(owners, kind="stable")
+    hashes = sketches.ravel()[order]
+    owners = order // SKETCH_SIZE
+    del order
+    places = np.argsort(owners, kind="stable").astype(np.int32)
     for start in range(0, len(places), _BLOCK):
         found = []
         for lag in range(1, WINDOW + 1):
@@ -219,7 +240,7 @@ def _candidates(
             i = i[hashes[i] == hashes[i + lag]]
             a, b = owners[i], owners[i + lag]
             alike = lengths[a] >= NEAR * lengths[b] - 1e-9
-            found.append(a[alike] * len(lengths) + b[alike])
+            found.append(a[alike].astype(np.int64) * len(lengths) + b[alike])
         pairs = np.unique(np.concatenate(found))
         for first in range(0, len(pairs), _BLOCK):
             a, b = np.divmod(pairs[first : first + _BLOCK], len(lengths))

@@ -67,9 +67,8 @@ class ReportBuilder:
         """
         notes, bars, tokens = (max(self._counts[n], 1) for n in ("notes", "bars", "tokens"))
         sizes = np.bincount(groups) if len(groups) else np.zeros(0, np.int64)
-        sides: dict[int, set[Split]] = {}
-        for group, split in zip(groups.tolist(), splits):
-            sides.setdefault(group, set()).add(split)
+        side = np.array([SPLITS.index(split) for split in splits], dtype=np.int64)
+        groups_of_sides = np.unique(groups * len(SPLITS) + side) // len(SPLITS)
         report: dict[str, Any] = {
             "files": num_files,
             "pieces": self._counts["pieces"],
@@ -90,7 +89,9 @@ class ReportBuilder:
                 "groups": int((sizes > 1).sum()),
                 "pieces_in_them": int(sizes[sizes > 1].sum()),
                 "largest": int(sizes.max(initial=0)),
-                "groups_on_several_sides": sum(len(side) > 1 for side in sides.values()),
+                "groups_on_several_sides": int(
+                    (np.bincount(groups_of_sides) > 1).sum() if len(groups) else 0
+                ),
             },
         }
         if self._names:

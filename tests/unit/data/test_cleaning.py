@@ -214,3 +214,10 @@ def test_tracks_are_numbered_without_gaps():
     )
     assert rows(without_empty_tracks(piece)) == [(0, 24, 60, 64, 0, 1), (24, 48, 60, 64, 0, 0)]
     assert without_empty_tracks(piece).track_names == ("", "")
+
+
+def test_one_program_for_all_but_the_drums():
+    piece = Piece.from_rows([(0, 24, 60, 64, 40), (0, 24, 64, 64, 52), (0, 6, 36, 64, DRUMS)])
+    programs = clean(piece, Cleaning(program=19)).notes["program"]
+    assert sorted(programs.tolist()) == [19, 19, DRUMS]
+    assert clean(piece, Cleaning()) == piece
