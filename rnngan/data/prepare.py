@@ -1,8 +1,8 @@
 """A corpus, named or one's own, to a store on disk.
 
 Two passes over shards of files in worker processes: read and clean, then, with a tokenizer fitted
-to everything, encode. Of a piece the parent holds its path and a few numbers, so that a hundred
-thousand files take little more memory than a thousand. Shards lie in `.NAME.part` beside the
+to everything, encode. Of a piece the parent holds its path and a few numbers, about a kilobyte, so
+that a hundred thousand files take a hundred megabytes more than a thousand. Shards lie in `.NAME.part` beside the
 store until it is whole; whoever breaks off and begins again finds them there.
 """
 
