@@ -167,7 +167,7 @@ class DiscriminatorConfig:
     """Stacked recurrent layers."""
     stride: int = 0
     """Tokens that share one step of the GRU, joined by a convolution; 1 for a step per token, 0 for
-    as many as the tokenizer needs for a note."""
+    as many as a note of the corpus takes on average, rounded down."""
     dropout: float = 0.2
     """Dropout on the input and before the output."""
 

@@ -2,8 +2,8 @@
 
 Two passes over shards of files in worker processes: read and clean, then, with a tokenizer fitted
 to everything, encode. Of a piece the parent holds its path and a few numbers, about a kilobyte, so
-that a hundred thousand files take a hundred megabytes more than a thousand. Shards lie in `.NAME.part` beside the
-store until it is whole; whoever breaks off and begins again finds them there.
+that a hundred thousand files take a hundred megabytes more than a thousand. Shards lie in
+`.NAME.part` beside the store until it is whole; whoever breaks off and begins again finds them.
 """
 
 from __future__ import annotations

@@ -121,6 +121,11 @@ class Store:
             )
         return self.codec  # type: ignore[return-value]
 
+    @property
+    def tokens_per_note(self) -> int:
+        """On average, rounded down; at least 1."""
+        return max(1, int(len(self.tokens) / max(self.manifest["num_notes"], 1)))
+
     def indices(self, split: Split, *, limit: int | None = None) -> npt.NDArray[np.int64]:
         """Numbers of the pieces of a split, ascending; no more than `limit`, evenly spread."""
         found = np.flatnonzero(self.splits == SPLITS.index(split))

@@ -74,12 +74,12 @@ class Drawn:
     reference_log_probs: Tensor
 
 
-def new_players(run: Run, pretrained: Model) -> Players:
+def new_players(run: Run, store: Store, pretrained: Model) -> Players:
     """The pretrained generator twice, one copy frozen, and a fresh discriminator."""
     config = run.config.refine
     reseed_torch(run.config.seed, "discriminator")
     tokenizer, judge = pretrained.tokenizer, run.config.discriminator
-    judge = replace(judge, stride=judge.stride or tokenizer.tokens_per_note)
+    judge = replace(judge, stride=judge.stride or store.tokens_per_note)
     discriminator = GRUDiscriminator(judge, len(tokenizer.vocabulary))
     generator = pretrained.generator
     reference = copy.deepcopy(generator).eval().requires_grad_(False)
@@ -112,7 +112,7 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
         keep = run.config.output.keep_checkpoints
         return Checkpoints(run.checkpoints, stage, keep=keep, say=progress.say)
 
-    players = new_players(run, checkpoints_of(PRETRAIN).read_best())
+    players = new_players(run, store, checkpoints_of(PRETRAIN).read_best())
     checkpoints = checkpoints_of(STAGE)
     resumed = checkpoints.latest() if resume else None
     step = resumed.step if resumed else 0

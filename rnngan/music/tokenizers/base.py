@@ -54,7 +54,6 @@ class Tokenizer(Codec, Protocol):
         vocabulary: Names and ids; it begins with the four frame tokens.
         grammar: Automaton of the sequences that `encode` writes.
         bar: Id of the token that opens a bar; None where there is none.
-        tokens_per_note: Tokens that a note takes, as a rule.
         pitched_kinds: Kinds of token whose values are semitones, ascending without gaps: those
             that transposition moves.
     """
@@ -70,9 +69,6 @@ class Tokenizer(Codec, Protocol):
 
     @property
     def pitched_kinds(self) -> tuple[str, ...]: ...  # noqa: D102
-
-    @property
-    def tokens_per_note(self) -> int: ...  # noqa: D102
 
     def encode(self, piece: Piece) -> Tokens:
         """Tokens of a piece, Start and End included: `(time,)`."""

@@ -181,8 +181,6 @@ class Events:
         ]
         self.vocabulary = Vocabulary(tuple(names))
         self.bar = self.vocabulary.index["Bar"]
-        kinds = ("Program", "Voice", "Pitch", "Duration", "Velocity")
-        self.tokens_per_note = sum(kind in self.vocabulary.ranges for kind in kinds)
         self.tag_keys = tuple(dict.fromkeys(tag.split("=", 1)[0] for tag in config.tags))
         self._first = {kind: ids.start for kind, ids in self.vocabulary.ranges.items()}
         self._known = np.zeros((DRUMS + 1, 128), dtype=bool)

@@ -55,7 +55,6 @@ KINDS = ("REMI", "TSD", "MIDILike", "Structured")
 """Tokenizers of miditok that write one id after the other."""
 
 _PITCHED = ("Pitch", "NoteOn", "NoteOff")
-_OF_A_NOTE = ("Program", *_PITCHED, "Velocity", "Duration")
 _DRUM_KINDS = ("PitchDrum", "DrumOn", "DrumOff")
 _KIT = "Program_-1"
 _LONGEST_BAR = 16 * TICKS_PER_QUARTER
@@ -126,7 +125,6 @@ class MidiTok:
         head = (*FRAME_TOKENS, *(f"Tag_{tag}" for tag in tags))
         self.vocabulary = Vocabulary((*head, *theirs))
         self.bar: int | None = self.vocabulary.index.get("Bar_None")
-        self.tokens_per_note = sum(kind in kinds for kind in _OF_A_NOTE)
         self.pitched_kinds = tuple(kind for kind in _PITCHED if kind in kinds)
         self.tag_keys = tuple(dict.fromkeys(tag.split("=", 1)[0] for tag in tags))
         self._their_ids = np.array([tokenizer.vocab[name] for name in theirs], dtype=np.int64)

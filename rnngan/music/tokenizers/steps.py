@@ -203,7 +203,6 @@ class StepTokenizer(ABC):
     dtype = np.dtype(np.uint16)
     width = 0
     pitched_kinds: tuple[str, ...] = ("Pitch",)
-    tokens_per_note = 1
 
     _going_on: int
     """`memory` of `_step_moves` at the beginning of an excerpt; 0 at that of a piece."""

@@ -57,9 +57,9 @@ def pretrained(pretrained_folder, new_run):
 
 
 @pytest.fixture
-def players(pretrained):
+def players(pretrained, store):
     run = pretrained()
-    return new_players(run, checkpoints_of(run, "pretrain").read_best())
+    return new_players(run, store, checkpoints_of(run, "pretrain").read_best())
 
 
 def checkpoints_of(run, stage="refine"):
@@ -350,11 +350,11 @@ def test_no_random_numbers_and_no_batch_come_twice(pretrained, store, progress_o
 def test_restored_players_are_where_they_were(pretrained, store):
     run = pretrained()
     best = checkpoints_of(run, "pretrain").read_best()
-    players = new_players(run, best)
+    players = new_players(run, store, best)
     one_update(players, store, torch.arange(6.0))
     players.kl_weight, players.smoothed_auc = 0.7, 0.9
     state = copy.deepcopy(module._state(players, stopped=False))
-    again = new_players(run, checkpoints_of(run, "pretrain").read_best())
+    again = new_players(run, store, checkpoints_of(run, "pretrain").read_best())
     module.restore(again, module._model(players, store, {}), state)
     assert (again.kl_weight, again.smoothed_auc) == (0.7, 0.9)
     assert same_weights(weights(players.generator), weights(again.generator))
