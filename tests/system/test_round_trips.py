@@ -48,7 +48,10 @@ def test_tokens_tell_a_piece_that_gives_the_same_tokens(corpus, name):
     for piece in pieces:
         rows = codec.encode(piece)
         back = codec.decode(rows, strict=True)
-        np.testing.assert_array_equal(codec.encode(back), rows)
+        again = codec.encode(back)
+        assert codec.decode(again) == back
+        if kind != "miditok":  # which writes one length in more than one way
+            np.testing.assert_array_equal(again, rows)
         if kind == "tuples":
             assert set(back.notes["start"]) == set(piece.pitched["start"])
         else:
