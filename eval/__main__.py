@@ -14,10 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from rnngan.errors import UserError
+from rnngan.errors import UserError, nearest_name
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from eval.pieces import Side, Track
+    from eval.twosample import View
 
 Item = TypeVar("Item")
 
@@ -61,6 +64,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--metrics", help="groups or features, such as pitch,rhythm; default: all")
     parser.add_argument("--list-metrics", action=_ListMetrics, nargs=0, help="list them and leave")
+    parser.add_argument(
+        "--views",
+        default="features",
+        help="what classifiers see that tell generated from real: features, tokens, intervals, or "
+        "none (default: features; the others train networks)",
+    )
+    parser.add_argument("--no-controls", action="store_true", help="leave out spoilt real music")
+    parser.add_argument("--compat", help="what muspy, mgeval, musdr or crnngan would print, too")
+    parser.add_argument(
+        "--fail-if",
+        action="append",
+        default=[],
+        help='exit with 1 if a figure says so: "two_sample_auc>0.7"; may be given several times',
+    )
+    parser.add_argument(
+        "--save-stats", type=Path, help="keep the real side's features in this .npz file, for REAL"
+    )
+    parser.add_argument("--no-cache", action="store_true", help="measure everything anew")
+    parser.add_argument("--workers", type=int, help="processes; default: one a processor")
     parser.add_argument("--limit", type=int, help="at most so many pieces of each side")
     parser.add_argument("--seed", type=int, default=0, help="of all resampling (default: 0)")
     parser.add_argument(
@@ -73,31 +95,35 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 if all went well, 2 on bad input, 130 when interrupted."""
+    """Run the command; 0 if all went well, 1 for --fail-if, 2 on bad input, 130 if interrupted."""
     try:
         arguments = _parser().parse_args(argv)
-        _run(arguments, sys.argv[1:] if argv is None else argv)
+        return _run(arguments, sys.argv[1:] if argv is None else argv)
     except (UserError, OSError) as error:
         print(f"eval: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("eval: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
-def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
+def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     from rich.console import Console
 
+    from eval.cache import cache_folder
+    from eval.conditions import Condition
     from eval.evaluate import evaluate
     from eval.features import select
     from eval.pieces import corpus_of, load_side
-    from eval.report import make_folder, terminal_table, write_report
+    from eval.report import make_folder, terminal_sets, terminal_table, write_report
+    from eval.statistics import save_statistics
     from eval.wording import summary
 
     if arguments.seed < 0:
         raise UserError(f"seed must not be negative, got {arguments.seed}")
     metrics = select(arguments.metrics) if arguments.metrics is not None else None
+    views = _views(arguments.views)
+    conditions = [Condition.parse(text) for text in arguments.fail_if]
     make_folder(arguments.out)
     progress = Console(stderr=True)
     track = _bar(progress) if progress.is_terminal else _lines
@@ -116,21 +142,89 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
         sides[1:],
         training=training,
         metrics=metrics,
+        views=views if metrics is None else (),
+        controls=not (arguments.no_controls or sides[0].statistics),
+        cache=None if arguments.no_cache else cache_folder(),
+        workers=arguments.workers,
         seed=arguments.seed,
         resamples=arguments.resamples,
         permutations=arguments.permutations,
         track=track,
     )
     written = write_report(evaluation, arguments.out, command=shlex.join(["eval", *argv]))
+    if arguments.save_stats:
+        save_statistics(
+            arguments.save_stats,
+            sides[0].name,
+            evaluation.tables[sides[0].name],
+            titles=[sides[0].title(i) for i in range(sides[0].num_pieces)],
+            piece_hashes=sides[0].piece_hashes,
+            rejects=sides[0].rejects,
+        )
+        written.append(arguments.save_stats)
 
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     console.print(terminal_table(evaluation))
+    if evaluation.set_rows:
+        console.print(terminal_sets(evaluation))
+    if arguments.compat:
+        for side in sides[1:]:
+            console.print(_compat_table(arguments.compat, sides[0], side))
     for warning in evaluation.warnings:
         console.print(f"Note: {warning}.", markup=False)
     for side in evaluation.fakes:
         console.print(*summary(evaluation, side), sep="\n", markup=False)
     names = ", ".join(path.name for path in written)
     console.print(f"Wrote to {arguments.out}: {names}", markup=False, soft_wrap=True)
+    figures = evaluation.flat()
+    failed = {name: v for condition in conditions for name, v in condition.met_by(figures).items()}
+    for name, value in failed.items():
+        print(f"eval: --fail-if: {name} is {value:.4g}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _compat_table(tool: str, real: Side, fake: Side) -> Table:
+    """What an older tool prints, beside ours."""
+    from rich import box
+    from rich.table import Table
+
+    from eval.compat import compare
+    from eval.wording import number
+
+    title = f"what {tool} prints of {real.name} (real) and {fake.name} (fake)"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for head in ("metric", "of", tool, "undefined", "ours", "", "why they differ"):
+        table.add_column(head, overflow="fold")
+    for row in compare(tool, real.need_pieces("--compat"), fake.need_pieces("--compat")):
+        table.add_row(
+            row.metric,
+            row.of,
+            number(row.theirs),
+            str(row.undefined),
+            row.ours_name.replace("[", r"\["),
+            number(row.ours),
+            row.difference,
+        )
+    return table
+
+
+def _views(text: str) -> tuple[View, ...]:
+    """Views by name.
+
+    Raises:
+        UserError: There is no such view.
+    """
+    from eval.twosample import VIEWS
+
+    if text == "none":
+        return ()
+    for name in text.split(","):
+        if name not in VIEWS:
+            raise UserError(
+                f"--views: there is no view {name!r}{nearest_name(name, VIEWS)}; choose from "
+                f"{', '.join(VIEWS)}, with commas between, or none"
+            )
+    return tuple(view for view in VIEWS if view in text.split(","))
 
 
 def _samples(path: Path) -> Path:

@@ -219,6 +219,22 @@ def _covariance_factor(x: Floats) -> Floats:
     return np.asarray(factor)
 
 
+def frechet_of_moments(
+    mean: Floats, covariance: Floats, other_mean: Floats, other_covariance: Floats
+) -> Floats:
+    """`frechet` from moments, for many pairs of sets at once.
+
+    Shapes: means `(..., size)`, covariances `(..., size, size)`; result `(...)`.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
+    product = np.linalg.eigvalsh(np.swapaxes(root, -1, -2) @ other_covariance @ root)
+    shared = np.sum(np.sqrt(np.maximum(product, 0)), axis=-1)
+    spread = np.trace(covariance, axis1=-2, axis2=-1)
+    spread = spread + np.trace(other_covariance, axis1=-2, axis2=-1) - 2 * shared
+    return np.asarray(np.maximum(np.sum((mean - other_mean) ** 2, axis=-1) + spread, 0))
+
+
 def frechet_inf(x: ArrayLike, y: ArrayLike, rng: np.random.Generator, *, sizes: int = 15) -> float:
     """`frechet` without its bias: intercept of a line through the values at subsets, over 1/n.
 
@@ -232,7 +248,9 @@ def frechet_inf(x: ArrayLike, y: ArrayLike, rng: np.random.Generator, *, sizes: 
     shares = np.linspace(0.5, 1, sizes)
     values = []
     for share in shares:
-        parts = (rng.permutation(rows)[: max(2, round(share * len(rows)))] for rows in (x, y))
+        parts = (
+            rows[rng.permutation(len(rows))[: max(2, round(share * len(rows)))]] for rows in (x, y)
+        )
         values.append(frechet(*parts))
     return float(np.polyfit(1 / shares, values, 1)[1])
 

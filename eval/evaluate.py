@@ -11,19 +11,25 @@ Every row holds the distance between the real and a generated side, and with it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval import distances, resampling
-from eval.copying import MIN_NOTES, Run, copied_share, longest_runs
-from eval.features import FEATURES, features_of
+from eval.cache import measured
+from eval.controls import controls_of
+from eval.copying import MIN_NOTES, Nearest, Run, copied_share, longest_runs, nearest_pieces
+from eval.features import FEATURES
 from eval.pieces import Side, Track, silently
 from eval.resampling import Counts, Interval
+from eval.setwise import VECTOR, Sample, SetRow, compare_sets
+from eval.twosample import TwoSample, View, two_sample
 from rnngan.errors import UserError
+from rnngan.music.piece import Piece
 
 Floats = NDArray[np.float64]
 Table: TypeAlias = dict[str, Floats]
@@ -38,6 +44,9 @@ FEW_PIECES = 20
 PAIR_PIECES = 200
 """Pieces a side, at most, for what compares pairs: its cost grows with their square."""
 PAIR_RESAMPLES = 100
+CONTROL_PIECES = 100
+"""Real pieces, at most, that are spoilt to show how metrics react."""
+CONTROL_RESAMPLES, CONTROL_PERMUTATIONS = 200, 999
 
 
 class Column(NamedTuple):
@@ -162,12 +171,14 @@ class Copying:
         share: Of the pieces with `MIN_NOTES` notes or more, those that copy so many in a row.
         interval: Its 95 % interval (Wilson).
         runs: The longest run of each piece.
+        nearest: The training piece nearest to each.
     """
 
     side: Side
     share: float
     interval: Interval
     runs: tuple[Run, ...]
+    nearest: tuple[Nearest, ...]
 
     def worst(self, count: int) -> list[int]:
         """Numbers of the pieces with the longest runs, longest first."""
@@ -182,6 +193,9 @@ class Evaluation:
     Attributes:
         tables: Values of every piece, by the name of the side.
         rows: One per feature and generated side.
+        set_rows: The generated sides as wholes.
+        two_sample: By the name of the generated side, what classifiers of each view say.
+        controls: By the name of each control, the rows of real music spoilt in that way.
         copying: The real side first; empty without a training set.
         band: What stands for real against real, in words.
         warnings: What to know before reading the numbers.
@@ -192,6 +206,9 @@ class Evaluation:
     training: Side | None
     tables: dict[str, Table]
     rows: tuple[Row, ...]
+    set_rows: tuple[SetRow, ...]
+    two_sample: dict[str, tuple[TwoSample, ...]]
+    controls: dict[str, tuple[Row, ...]]
     copying: tuple[Copying, ...]
     band: str
     warnings: tuple[str, ...]
@@ -219,6 +236,11 @@ class Evaluation:
                     f"{stem}/overlapping_area": row.overlapping_area.value,
                     f"{stem}/p_corrected": row.p_corrected,
                 }
+        for set_row in self.set_rows:
+            numbers[f"{set_row.side}/{set_row.name}"] = set_row.value
+        for name, results in self.two_sample.items():
+            for result in results:
+                numbers[f"{name}/two_sample_auc[view={result.view}]"] = result.auc
         return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
 
@@ -228,9 +250,13 @@ def evaluate(
     *,
     training: Side | None = None,
     metrics: Sequence[str] | None = None,
+    views: Sequence[View] = (),
+    controls: bool = False,
     seed: int = 0,
     resamples: int = 1000,
     permutations: int = 5000,
+    cache: Path | None = None,
+    workers: int | None = None,
     track: Track = silently,
 ) -> Evaluation:
     """Compare generated sides with a real one.
@@ -240,10 +266,15 @@ def evaluate(
         fakes: Generated sides.
         training: What the generator learnt from. With it copying is measured, and real against
             real means training pieces against the real side; without it, parts of the real side.
-        metrics: Feature names as `eval.features.select` returns them; all by default.
+        metrics: Feature names as `eval.features.select` returns them; all by default, and then the
+            sides are also compared as wholes.
+        views: What classifiers see that are to tell generated from real pieces.
+        controls: Show how the metrics react to real music that was spoilt.
         seed: Of all resampling.
         resamples: Of the bootstrap, and of the band.
         permutations: Of the test.
+        cache: Folder of features measured before; see `eval.cache.cache_folder`.
+        workers: Processes that measure; as many as there are processors by default.
         track: Shows the progress.
 
     Raises:
@@ -257,21 +288,28 @@ def evaluate(
         for f in (FEATURES[name] for name in (FEATURES if metrics is None else metrics))
     ]
     names = [column.name for column in columns]
-    tables = {side.name: measure(side, names, track) for side in sides}
-    reference = measure(training, names, track) if training else {}
-    copying = _copying(sides, training) if training else ()
+
+    def measure(side: Side) -> Table:
+        return dict(_measured(side, names, cache=cache, workers=workers, track=track))
+
+    tables = {side.name: measure(side) for side in sides}
+    reference = measure(training) if training else {}
+    with_music = not any(side.statistics for side in (*sides, *([training] if training else [])))
+    copying = _copying(sides, training) if training and with_music else ()
     for part in copying:
         tables[part.side.name] |= _copying_columns(part.runs)
     if copying:
         columns += [LONGEST_RUN, COPIED_SHARE]
 
     rows: list[Row] = []
+    set_rows: list[SetRow] = []
+    told_apart: dict[str, tuple[TwoSample, ...]] = {}
     for index, fake in enumerate(fakes):
         rng = np.random.default_rng((seed, index))
         sizes = Sizes(
-            real=len(real.pieces),
-            fake=len(fake.pieces),
-            training=len(training.pieces) if training else 0,
+            real=real.num_pieces,
+            fake=fake.num_pieces,
+            training=training.num_pieces if training else 0,
         )
         draws = _draw(rng, sizes, resamples, permutations)
         for column in track(columns, f"comparing {fake.name}"):
@@ -281,27 +319,104 @@ def evaluate(
                 training=reference.get(column.name),
             )
             rows.append(_compare(fake.name, column, values, draws))
-    corrected = resampling.benjamini_hochberg(np.array([row.p for row in rows]))
-    rows = [replace(row, p_corrected=float(p)) for row, p in zip(rows, corrected)]
+        if with_music and set(VECTOR) <= set(names):
+            set_rows += compare_sets(
+                fake.name,
+                Sample(real.pieces, tables[real.name]),
+                Sample(fake.pieces, tables[fake.name]),
+                Sample(training.pieces, reference) if training else None,
+                seed=seed,
+                resamples=resamples,
+                permutations=permutations,
+                track=track,
+            )
+        if views:
+            known = [tables[real.name], tables[fake.name], *([reference] if training else [])]
+            told_apart[fake.name] = two_sample(
+                real.need_pieces("the two-sample test"),
+                fake.need_pieces("the two-sample test"),
+                training=training.need_pieces("the two-sample test") if training else (),
+                views=views,
+                features={
+                    name: np.concatenate([table[name] for table in known]) for name in FEATURES
+                }
+                if set(FEATURES) <= set(names)
+                else None,
+                seed=seed,
+                resamples=resamples,
+                track=track,
+            )
+    p_values = [row.p for row in rows] + [row.p for row in set_rows]
+    corrected = resampling.benjamini_hochberg(np.array(p_values)).tolist()
+    rows = [replace(row, p_corrected=p) for row, p in zip(rows, corrected)]
+    set_rows = [replace(r, p_corrected=p) for r, p in zip(set_rows, corrected[len(rows) :])]
     return Evaluation(
         real=real,
         fakes=tuple(fakes),
         training=training,
         tables=tables,
         rows=tuple(rows),
+        set_rows=tuple(set_rows),
+        two_sample=told_apart,
+        controls=_controls(real, names, columns, seed, measure) if controls else {},
         copying=copying,
         band=_band_in_words(real, training),
-        warnings=tuple(_warnings(real, fakes, training, rows, permutations)),
+        warnings=(
+            *_warnings(real, fakes, training, rows, permutations),
+            *(r.warning for results in told_apart.values() for r in results if r.warning),
+        ),
         seed=seed,
         resamples=resamples,
         permutations=permutations,
     )
 
 
-def measure(side: Side, names: Sequence[str], track: Track = silently) -> Table:
-    """The features of every piece of a side."""
-    found = [features_of(piece, names) for piece in track(side.pieces, f"measuring {side.name}")]
-    return {name: np.array([values[name] for values in found], dtype=float) for name in names}
+def _measured(
+    side: Side,
+    names: Sequence[str],
+    *,
+    cache: Path | None,
+    workers: int | None,
+    track: Track,
+) -> Mapping[str, Floats]:
+    """The features of every piece of a side.
+
+    Raises:
+        UserError: It is here as statistics, which lack a feature.
+    """
+    if side.statistics:
+        missing = [name for name in names if name not in side.statistics.table]
+        if missing:
+            raise UserError(
+                f"the statistics of {side.name} lack {missing[0]}; measure the music anew, or "
+                "choose other --metrics"
+            )
+        return side.statistics.table
+    label = f"measuring {side.name}"
+    return measured(side.pieces, names, cache=cache, workers=workers, track=track, label=label)
+
+
+def _controls(
+    real: Side,
+    names: Sequence[str],
+    columns: Sequence[Column],
+    seed: int,
+    measure: Callable[[Side], Table],
+) -> dict[str, tuple[Row, ...]]:
+    """Rows of real music that was spoilt, against what it was; p-values corrected per control."""
+    pieces: list[Piece] = list(real.need_pieces("what controls show"))[:CONTROL_PIECES]
+    told = [column for column in columns if column.name in names]
+    before = measure(Side(name=real.name, pieces=tuple(pieces)))
+    sizes = Sizes(real=len(pieces), fake=len(pieces), training=0)
+    found = {}
+    for index, (name, spoilt) in enumerate(controls_of(pieces, seed).items()):
+        after = measure(Side(name=f"{real.name}, {name}", pieces=spoilt))
+        rng = np.random.default_rng((seed, index))
+        draws = _draw(rng, sizes, CONTROL_RESAMPLES, CONTROL_PERMUTATIONS)
+        rows = [_compare(name, c, Values(before[c.name], after[c.name], None), draws) for c in told]
+        corrected = resampling.benjamini_hochberg(np.array([row.p for row in rows])).tolist()
+        found[name] = tuple(replace(row, p_corrected=p) for row, p in zip(rows, corrected))
+    return found
 
 
 def _check(
@@ -312,12 +427,12 @@ def _check(
     if len({side.name for side in sides}) < len(sides):
         raise UserError(f"sides need names that differ, got {', '.join(s.name for s in sides)}")
     for side in sides:
-        if len(side.pieces) < 2:
+        if side.num_pieces < 2:
             raise UserError(
                 f"a comparison needs at least 2 pieces a side, and {FEW_PIECES} or more to tell "
-                f"anything; {side.name} has {len(side.pieces)}"
+                f"anything; {side.name} has {side.num_pieces}"
             )
-    if training and not training.pieces:
+    if training and not training.num_pieces:
         raise UserError(f"the training set {training.name} has no pieces")
     for name, value in (("resamples", resamples), ("permutations", permutations)):
         if value < 1:
@@ -325,14 +440,24 @@ def _check(
 
 
 def _copying(sides: Sequence[Side], training: Side) -> tuple[Copying, ...]:
-    runs = iter(longest_runs([p for side in sides for p in side.pieces], training.pieces))
+    pieces = [piece for side in sides for piece in side.pieces]
+    runs = iter(longest_runs(pieces, training.pieces))
+    nearest = iter(nearest_pieces(pieces, training.pieces))
     parts = []
     for side in sides:
         own = tuple(next(runs) for _ in side.pieces)
         share = copied_share(own)
         long_enough = sum(run.line_notes >= MIN_NOTES for run in own)
         interval = resampling.wilson_interval(share, long_enough)
-        parts.append(Copying(side=side, share=share, interval=interval, runs=own))
+        parts.append(
+            Copying(
+                side=side,
+                share=share,
+                interval=interval,
+                runs=own,
+                nearest=tuple(next(nearest) for _ in side.pieces),
+            )
+        )
     return tuple(parts)
 
 
@@ -530,7 +655,7 @@ def _summary(column: Column, values: Floats) -> Summary:
 def _band_in_words(real: Side, training: Side | None) -> str:
     if training:
         return (
-            f"the training set {training.name} ({len(training.pieces)} pieces, as many drawn as "
+            f"the training set {training.name} ({training.num_pieces} pieces, as many drawn as "
             f"there are generated ones) against {real.name}; copying: random parts of {real.name}"
         )
     return (
@@ -548,17 +673,17 @@ def _warnings(
     permutations: int,
 ) -> Iterator[str]:
     for side in (real, *fakes):
-        if len(side.pieces) < FEW_PIECES:
+        if side.num_pieces < FEW_PIECES:
             yield (
-                f"{side.name} has only {len(side.pieces)} pieces: below {FEW_PIECES}, no "
+                f"{side.name} has only {side.num_pieces} pieces: below {FEW_PIECES}, no "
                 "difference seen does not mean that there is none"
             )
         if side.rejects:
-            files = len(side.rejects) + len(side.pieces)
+            files = len(side.rejects) + side.num_pieces
             yield f"{side.name}: {len(side.rejects)} of {files} files were refused"
-        if side.num_distinct < len(side.pieces):
+        if side.num_distinct < side.num_pieces:
             yield (
-                f"{side.name}: only {side.num_distinct} of {len(side.pieces)} pieces are distinct; "
+                f"{side.name}: only {side.num_distinct} of {side.num_pieces} pieces are distinct; "
                 "the others repeat one of them note for note"
             )
     for fake in fakes:
@@ -566,12 +691,12 @@ def _warnings(
             yield f"{real.name} and {fake.name} are the same music"
         elif shared := _num_shared(fake, real):
             yield (
-                f"{fake.name}: {shared} of {len(fake.pieces)} pieces also stand in {real.name}, "
+                f"{fake.name}: {shared} of {fake.num_pieces} pieces also stand in {real.name}, "
                 "note for note"
             )
     if training and (shared := _num_shared(real, training)):
         yield (
-            f"{real.name}: {shared} of {len(real.pieces)} pieces also stand in the training set, "
+            f"{real.name}: {shared} of {real.num_pieces} pieces also stand in the training set, "
             "note for note: what held-out music shares with training looks larger than it is"
         )
     if rows and len(rows) > ALPHA * (permutations + 1):

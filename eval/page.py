@@ -68,6 +68,8 @@ def as_html(evaluation: Evaluation, images: dict[str, bytes], record: dict[str, 
     for side in evaluation.fakes:
         parts.append(f"<h2>{escape(side.name)}, feature by feature</h2>")
         parts.append(_html_rows(evaluation.rows_of(side)))
+    if evaluation.set_rows or evaluation.two_sample:
+        parts.append(_html_sets(evaluation))
     parts.append('<h2>How to read the table</h2><ul class="faint">')
     for line in HOW_TO_READ:
         text = line + evaluation.band + "." if line.endswith(": ") else line
@@ -83,6 +85,8 @@ def as_html(evaluation: Evaluation, images: dict[str, bytes], record: dict[str, 
             parts.append(f"<h2>{heading}</h2>{_image(heading, images[name])}")
     if record["copying"]:
         parts.append(_html_copying(record["copying"]))
+    if evaluation.controls:
+        parts.append(_html_controls(evaluation))
     parts.append(_html_provenance(record))
     return "\n".join(parts) + "\n</html>\n"
 
@@ -142,6 +146,65 @@ def _html_side_by_side(evaluation: Evaluation) -> str:
     return _html_table(heads, [_html_line(side_by_side(rows)) for rows in by_feature])
 
 
+def _html_sets(evaluation: Evaluation) -> str:
+    """The sides as wholes: figures on feature vectors and tokens, and classifiers."""
+    heads = ["side", "figure", "value", "95 % interval", "real vs real", "p corr.", "better", "n"]
+    body = [
+        _html_line(
+            [
+                row.side,
+                row.name,
+                number(row.value),
+                between(row.interval),
+                between(row.band),
+                p_value(row.p_corrected),
+                row.direction,
+                f"{row.n_real}, {row.n_fake}",
+            ],
+            "flagged" if row.p_corrected < ALPHA else "",
+        )
+        for row in evaluation.set_rows
+    ]
+    body += [
+        _html_line(
+            [
+                name,
+                f"two_sample_auc[view={result.view}]",
+                f"{result.auc:.3f}",
+                between(result.interval),
+                between(result.band),
+                f"{p_value(result.p)} (not corrected)",
+                "0.5",
+                f"{result.num_real}, {result.num_fake}",
+            ],
+            "flagged" if result.p < ALPHA else "",
+        )
+        for name, results in evaluation.two_sample.items()
+        for result in results
+    ]
+    notes = dict.fromkeys(row.note for row in evaluation.set_rows if row.note)
+    told = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f'<h2>As wholes</h2>{_html_table(heads, body)}<ul class="faint">{told}</ul>'
+
+
+def _html_controls(evaluation: Evaluation) -> str:
+    """How the features react to real music that was spoilt on purpose."""
+    names = list(evaluation.controls)
+    body = []
+    for rows in zip(*evaluation.controls.values(), strict=True):
+        cells = [
+            number(row.times_band) + ("" if row.flagged or math.isnan(row.p) else " ·")
+            for row in rows
+        ]
+        body.append(_html_line([rows[0].column.name, *cells]))
+    return (
+        "<h2>What the features react to</h2><p>Real music against itself after one thing was "
+        "changed: the distance in units of the upper end of its band, above 1 where the feature "
+        "reacts by more than chance; a point behind it where the permutation test sees nothing.</p>"
+        + _html_table(["feature", *names], body)
+    )
+
+
 def _html_copying(parts: list[dict[str, Any]]) -> str:
     shares = [
         f"<li>{escape(part['side'])}: {percent(_or_nan(part['share']))} of the pieces with "
@@ -158,12 +221,15 @@ def _html_copying(parts: list[dict[str, Any]]) -> str:
                 "–".join(map(str, worst["bars"])),
                 worst["training_piece"],
                 "–".join(map(str, worst["training_bars"])),
+                worst["nearest_training_piece"] or "–",
+                number(_or_nan(worst["nearest_distance"])),
             ]
         )
         for part in parts
         for worst in part["worst"]
     ]
     heads = ["side", "piece", "notes in a row", "bars", "training piece", "bars there"]
+    heads += ["nearest training piece", "edit distance / length"]
     return (
         f"<h2>Copying from the training set</h2><p>Share of pieces with {MIN_NOTES} or more notes "
         "in a row as in a training piece: the same intervals and times between onsets in the top "

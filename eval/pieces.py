@@ -1,29 +1,39 @@
-"""One side of a comparison: a folder, a zip file or a list of music, a prepared corpus, a run."""
+"""One side of a comparison, wherever its music lies.
+
+A side is a folder, a zip or tar archive, a file or a list of files, a prepared corpus, a run, or
+the statistics of a side whose music is elsewhere.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-import zlib
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path, PurePosixPath
-from typing import Literal, Protocol, TypeVar
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar
 
-from rnngan.errors import Reject, RejectedFile, UserError
-from rnngan.music.midi import MAX_BYTES, parse_midi, read_midi
+from eval.statistics import SUFFIX, Statistics, load_statistics, printable
+from rnngan.errors import Reject, UserError
 from rnngan.music.piece import Piece
 
-SUFFIXES = frozenset({".mid", ".midi", ".kar"})
-MAX_ARCHIVE_BYTES = 1 << 30
-"""Unpacked music that is read from one zip file."""
+if TYPE_CHECKING:
+    from rnngan.data.reading import MusicFile
+    from rnngan.data.workers import Lost, Mark
+
 MAX_LIST_BYTES = 16 << 20
+PIECES_PER_JOB = 256
+"""Of a prepared corpus, which each job opens anew."""
+SECONDS_PER_ITEM = 60
+"""Processor time for a file; a large score takes music21 half of that."""
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+AnyJob = TypeVar("AnyJob", bound="Countable")
 Split = Literal["train", "validation", "test"]
 
 
@@ -39,31 +49,42 @@ def silently(items: Sequence[Item], label: str) -> Iterable[Item]:  # noqa: ARG0
     return items
 
 
+def piece_hash(piece: Piece) -> str:
+    """SHA-256 of the notes, metres and tempos: of all that features depend on."""
+    told = piece.notes.tobytes() + repr((piece.metres, piece.tempos)).encode()
+    return hashlib.sha256(told).hexdigest()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Side:
     """One set of pieces that is compared with another.
 
     Attributes:
         name: For tables and pictures.
-        pieces: Each with its file in the tag `source`, where it came from one.
+        pieces: Each with its file in the tag `source`, where it came from one; none where there
+            are `statistics`.
         path: Where they came from; empty for pieces made in memory.
         rejects: Files that were refused.
+        statistics: What was measured of pieces that are not in memory.
     """
 
     name: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Piece, ...] = ()
     path: str = ""
     rejects: tuple[Reject, ...] = ()
+    statistics: Statistics | None = None
+
+    @property
+    def num_pieces(self) -> int:
+        """Pieces, in memory or not."""
+        return len(self.statistics.titles) if self.statistics else len(self.pieces)
 
     @cached_property
     def piece_hashes(self) -> tuple[str, ...]:
-        """SHA-256 of the notes, metres and tempos of each piece."""
-        return tuple(
-            hashlib.sha256(
-                piece.notes.tobytes() + repr((piece.metres, piece.tempos)).encode()
-            ).hexdigest()
-            for piece in self.pieces
-        )
+        """`piece_hash` of each piece."""
+        if self.statistics:
+            return self.statistics.piece_hashes
+        return tuple(map(piece_hash, self.pieces))
 
     @cached_property
     def content_hash(self) -> str:
@@ -77,7 +98,25 @@ class Side:
 
     def title(self, index: int) -> str:
         """How to call a piece: its file, or its number from 1."""
+        if self.statistics:
+            return self.statistics.titles[index]
         return self.pieces[index].tags.get("source", f"{self.name}, piece {index + 1}")
+
+    def need_pieces(self, what: str) -> tuple[Piece, ...]:
+        """The pieces.
+
+        Args:
+            what: What they are needed for.
+
+        Raises:
+            UserError: Only their statistics are here.
+        """
+        if self.statistics:
+            raise UserError(
+                f"{what} is not available from statistics: {self.name} is here without its music; "
+                "give the music itself"
+            )
+        return self.pieces
 
 
 def is_run(path: Path) -> bool:
@@ -88,6 +127,8 @@ def is_run(path: Path) -> bool:
 def corpus_of(path: Path) -> Path | None:
     """Folder of the prepared corpus that a path stands for: itself, a run's, or none.
 
+    A run's own corpus is found in its folder, even when that was moved; another one where it was.
+
     Raises:
         UserError: A run that does not say where its corpus is.
     """
@@ -95,11 +136,12 @@ def corpus_of(path: Path) -> Path | None:
         return path
     if not is_run(path):
         return None
+    if (path / "store").exists():
+        return path / "store"
     try:
-        store = Path(json.loads((path / "run.json").read_text(encoding="utf-8"))["store"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Path(json.loads((path / "run.json").read_text(encoding="utf-8"))["store"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path / 'run.json'} does not say where the run's corpus is") from error
-    return path / store if not store.exists() and (path / store).exists() else store
 
 
 def load_side(
@@ -107,150 +149,290 @@ def load_side(
     *,
     limit: int | None = None,
     split: Split = "test",
+    workers: int | None = None,
     track: Track = silently,
 ) -> Side:
-    """The pieces that a path stands for.
+    """The pieces that a path stands for, in memory.
 
     Args:
-        path: A folder of MIDI files (searched with its subfolders), a zip file of them, a text
-            file with one path a line (from the text file's own folder), a prepared corpus, or a
-            run, which stands for its corpus.
-        limit: At most so many files, evenly spread over their order by name.
+        path: A folder of music (searched with its subfolders and the archives in them), a zip or
+            tar archive of it, a MIDI, ABC or MusicXML file, a text file with one path a line (from
+            the text file's own folder), a prepared corpus, a run, which stands for its corpus, or
+            statistics (`.npz`).
+        limit: At most so many pieces, evenly spread over their order by name.
         split: Part of a prepared corpus.
+        workers: Processes that read; as many as there are processors by default.
         track: Shows the progress.
 
     Raises:
         UserError: There is nothing there, no music in it, all of it was refused, or fewer than
             two pieces are left.
     """
-    if limit is not None and limit < 2:
-        raise UserError(f"limit must be at least 2 pieces, got {limit}")
+    check_limit(limit)
+    if is_statistics(path):
+        if limit is not None:
+            raise UserError(f"limit cannot pick pieces out of statistics, as {path} holds")
+        name, statistics, rejects = load_statistics(path)
+        side = Side(name=name, path=printable(str(path)), rejects=rejects, statistics=statistics)
+        check_enough(side.num_pieces, str(path))
+        return side
+    pieces: list[Piece] = []
+    with find(path, split=split, limit=limit) as found:
+        refused = list(found.rejects)
+        label = f"reading {found.name}"
+        for outcomes in in_workers(_read, found.jobs, workers=workers, track=track, label=label):
+            for outcome in outcomes:
+                if isinstance(outcome, Reject):
+                    refused.append(outcome)
+                else:
+                    pieces += outcome
+    rejects = tuple(refused)
+    check_left(len(pieces), rejects, path)
+    pieces = list(spread(pieces, limit))
+    return Side(name=found.name, pieces=tuple(pieces), path=printable(str(path)), rejects=rejects)
+
+
+class Job(NamedTuple):
+    """Pieces to read in one go: from files, or by their numbers out of a prepared corpus."""
+
+    files: tuple[MusicFile, ...] = ()
+    corpus: Path | None = None
+    indices: tuple[int, ...] = ()
+
+    @property
+    def num_items(self) -> int:
+        """Files, or pieces of the corpus."""
+        return len(self.files) + len(self.indices)
+
+
+class Found(NamedTuple):
+    """What there is to read at a path.
+
+    Attributes:
+        name: For the side.
+        jobs: The music.
+        rejects: What was refused already.
+    """
+
+    name: str
+    jobs: list[Job]
+    rejects: tuple[Reject, ...] = ()
+
+
+@contextmanager
+def find(path: Path, *, split: Split = "test", limit: int | None = None) -> Iterator[Found]:
+    """The music at a path, as `load_side` takes it; archives lie unpacked meanwhile.
+
+    Raises:
+        UserError: There is nothing there, or no music in it.
+    """
     if not (path.is_dir() or path.is_file()):
         what = "is neither a file nor a folder" if path.exists() else "does not exist"
         raise UserError(
-            f"{path} {what}; give a folder or zip file of MIDI files, a list of files, "
-            "a prepared corpus or a run"
+            f"{path} {what}; give a folder, archive or list of music files, "
+            "a prepared corpus, a run, or statistics"
         )
     name = printable(path.resolve().name or str(path))
-    corpus = corpus_of(path)
-    if corpus is not None:
-        from rnngan.data.store import Store
-
-        pieces = _spread(Store.open(corpus).pieces(split), limit)
-        _check_enough(len(pieces), f"the {split} split of {corpus}")
-        return Side(name=name, pieces=tuple(pieces), path=printable(str(path)))
-
-    pieces, rejects = [], []
-    with ExitStack() as opened:
-        files = _files(path, opened)
-        if not files:
-            raise UserError(f"no music in {path}: no file ends in {', '.join(sorted(SUFFIXES))}")
-        for file, read in track(_spread(files, limit), f"reading {name}"):
-            try:
-                pieces.append(read({"source": printable(file)}))
-            except RejectedFile as error:
-                rejects.append(Reject(printable(file), error.reason, printable(str(error))))
-    if not pieces:
-        reasons = Counter(reject.reason for reject in rejects).most_common()
-        counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
-        raise UserError(f"all {len(rejects)} files in {path} were refused: {counts}")
-    _check_enough(len(pieces), str(path))
-    return Side(name=name, pieces=tuple(pieces), path=printable(str(path)), rejects=tuple(rejects))
+    with ExitStack() as stack:
+        corpus = corpus_of(path)
+        if corpus is not None:
+            yield _in_corpus(name, corpus, split, limit)
+            return
+        files, rejects = _files(path, stack)
+        files = spread(files, limit)
+        yield Found(name, _file_jobs(files), tuple(rejects))
 
 
-def printable(name: str) -> str:
-    """A file name without what no terminal or UTF-8 file should get."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
+def _in_corpus(name: str, corpus: Path, split: Split, limit: int | None) -> Found:
+    from rnngan.data.store import Store
 
-
-Files = list[tuple[str, Callable[[dict[str, str]], Piece]]]
-"""Name of each file, and what reads it, given the piece's tags."""
-
-
-def _files(path: Path, opened: ExitStack) -> Files:
-    """The music at a path; what has to stay open for reading goes on the stack."""
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        return [(p.relative_to(path).as_posix(), partial(_read, p)) for p in found]
-    if path.suffix.lower() in SUFFIXES:
-        return [(path.name, partial(_read, path))]
-    if zipfile.is_zipfile(path):
-        return _archive(path, opened)
-    return _list(path)
-
-
-def _read(path: Path, tags: dict[str, str]) -> Piece:
-    """A file as it is: a metric must not depend on a guess at where its beats are."""
-    return read_midi(path, tags, beats="file")
-
-
-def _archive(path: Path, opened: ExitStack) -> Files:
-    """Music in a zip file, in the order of the names.
-
-    Raises:
-        UserError: It is damaged, or unpacks to more than `MAX_ARCHIVE_BYTES`.
-    """
-    try:
-        archive = opened.enter_context(zipfile.ZipFile(path))
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise UserError(f"{path} is a damaged zip file: {error}") from error
-    members = [
-        member
-        for member in sorted(archive.infolist(), key=lambda member: member.filename)
-        if PurePosixPath(member.filename).suffix.lower() in SUFFIXES and not member.is_dir()
+    indices = Store.open(corpus).indices(split, limit=limit).tolist()
+    check_enough(len(indices), f"the {split} split of {corpus}")
+    jobs = [
+        Job(corpus=corpus, indices=tuple(indices[i : i + PIECES_PER_JOB]))
+        for i in range(0, len(indices), PIECES_PER_JOB)
     ]
-    size = sum(min(member.file_size, MAX_BYTES) for member in members)
-    if size > MAX_ARCHIVE_BYTES:
-        raise UserError(
-            f"{path} unpacks to {size >> 20} MiB of music, more than {MAX_ARCHIVE_BYTES >> 20}; "
-            "unpack it and give the folder"
-        )
-    return [(member.filename, partial(_read_member, archive, member)) for member in members]
+    return Found(name, jobs)
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, tags: dict[str, str]) -> Piece:
-    """A piece in a zip file, parsed in memory: nothing is unpacked to the disk."""
-    inside = PurePosixPath(member.filename.replace("\\", "/"))
-    if inside.is_absolute() or ".." in inside.parts or ":" in inside.parts[0]:
-        raise RejectedFile("unsafe_name", f"{member.filename} leads out of the zip file")
-    try:
-        with archive.open(member) as file:
-            data = file.read(MAX_BYTES + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        raise RejectedFile("damaged", f"{member.filename} cannot be unpacked: {error}") from error
-    except (RuntimeError, NotImplementedError) as error:  # so zipfile reports a password
-        raise RejectedFile("encrypted", f"{member.filename} cannot be unpacked: {error}") from error
-    return parse_midi(data, tags, beats="file")
+def _files(path: Path, stack: ExitStack) -> tuple[Sequence[MusicFile], Sequence[Reject]]:
+    """Music files at a path, and what was refused; what archives hold is unpacked for a while."""
+    from rnngan.config import DataConfig
+    from rnngan.data.archives import is_archive
+    from rnngan.data.finding import find_corpus, unpacked
+    from rnngan.data.reading import MUSIC_SUFFIXES, MusicFile, suffix_of
+
+    if path.is_file() and suffix_of(path.name) in MUSIC_SUFFIXES:
+        return [MusicFile(path.name, str(path))], []
+    if path.is_file() and not is_archive(path):
+        return [MusicFile(line, str(path.parent / line)) for line in _lines(path)], []
+    # Absolute, since the name of a corpus that we know stands for that corpus otherwise.
+    found = find_corpus(DataConfig(corpus=str(path.absolute())))
+    if found.archives:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="rnngan-"))
+        found = unpacked(found, Path(scratch))
+    return [file for shard in found.shards for file in found.music_files(shard)], found.rejects
 
 
-def _list(path: Path) -> Files:
-    """Music named in a text file, one path a line.
+def _lines(path: Path) -> list[str]:
+    """Lines of a text file that are not empty.
 
     Raises:
-        UserError: It is no text.
+        UserError: It is no text, or no list of music.
     """
+    from rnngan.data.reading import MUSIC_SUFFIXES, suffix_of
+
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_LIST_BYTES)
-        lines = data.decode("utf-8").splitlines()
-        if any("\0" in line for line in lines):
+            text = file.read(MAX_LIST_BYTES + 1).decode("utf-8-sig")
+        if "\0" in text:
             raise ValueError("it holds zero bytes")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is neither a folder, nor a zip file, nor a text file with one path a line"
+            f"{path} is neither a folder, nor an archive, nor a music file, nor a text file with "
+            "one path a line"
         ) from error
-    named = [line.strip() for line in lines if line.strip()]
-    return [(line, partial(_read, path.parent / line)) for line in named]
+    if len(text.encode()) > MAX_LIST_BYTES:
+        raise UserError(f"{path} is longer than {MAX_LIST_BYTES >> 20} MiB; give the folder")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not any(suffix_of(line) in MUSIC_SUFFIXES for line in lines):
+        raise UserError(f"no music in {path}: no line ends in {', '.join(sorted(MUSIC_SUFFIXES))}")
+    return lines
 
 
-def _spread(items: Sequence[Item], limit: int | None) -> Sequence[Item]:
+def _file_jobs(files: Sequence[MusicFile]) -> list[Job]:
+    from rnngan.data.finding import in_shards
+
+    jobs, start = [], 0
+    for shard in in_shards([file.path for file in files]):
+        jobs.append(Job(files=tuple(files[start : start + len(shard)])))
+        start += len(shard)
+    return jobs
+
+
+def outcomes_of(job: Job, lost: Lost, mark: Mark) -> Iterator[list[Piece] | Reject]:
+    """The pieces of each file of a job, or why there are none; in a worker process."""
+    from rnngan.data.reading import Reading, contents_of, read_or_reject, reject_for
+
+    # Not a guess at where the beats are: a metric must not depend on that.
+    reading = Reading(beats="file")
+    for i, file in enumerate(job.files):
+        if i in lost:
+            yield Reject(printable(file.name), lost[i], "the reader crashed or took too long")
+            continue
+        mark(i)
+        found = read_or_reject(file, contents_of(file.path), reading)
+        if isinstance(found, Reject):
+            yield Reject(printable(found.name), found.reason, printable(found.message))
+        else:
+            yield [
+                one.piece.tagged({**one.piece.tags, "source": printable(one.name)}) for one in found
+            ]
+    if job.corpus is not None:
+        from rnngan.data.store import Store
+
+        store = Store.open(job.corpus)
+        for i, index in enumerate(job.indices):
+            title = f"{job.corpus.name}, piece {index}"
+            if i in lost:
+                yield Reject(title, lost[i], "the decoder crashed or took too long")
+                continue
+            mark(i)
+            try:
+                yield [store.piece(index)]
+            except UserError as error:
+                yield reject_for(title, error)
+
+
+def _read(job: Job, lost: Lost, mark: Mark) -> list[list[Piece] | Reject]:
+    return list(outcomes_of(job, lost, mark))
+
+
+class Countable(Protocol):
+    """A job of `in_workers`."""
+
+    @property
+    def num_items(self) -> int:
+        """Steps of its progress."""
+
+
+def in_workers(
+    work: Callable[[AnyJob, Lost, Mark], Result],
+    jobs: Sequence[AnyJob],
+    *,
+    workers: int | None,
+    track: Track,
+    label: str,
+) -> Iterator[Result]:
+    """Results of jobs in their order, from worker processes; of a single job from this one.
+
+    Args:
+        work: See `rnngan.data.workers.Team.results`.
+        jobs: Likewise.
+        workers: Processes; as many as there are processors by default.
+        track: Shows the progress, item by item.
+        label: What to call it there.
+    """
+    told = iter(track(range(sum(job.num_items for job in jobs)), label))
+    with ExitStack() as stack:
+        if len(jobs) <= 1:  # to start processes takes longer
+            results = (work(job, {}, lambda item: None) for job in jobs)  # noqa: ARG005
+        else:
+            from rnngan.data.workers import Team
+
+            team = stack.enter_context(Team(workers, most=len(jobs), seconds=SECONDS_PER_ITEM))
+            results = team.results(work, jobs)  # type: ignore[assignment]
+        for job, result in zip(jobs, results):
+            for _ in range(job.num_items):
+                next(told, None)
+            yield result
+    next(told, None)  # so that it sees its end
+
+
+def is_statistics(path: Path) -> bool:
+    """Whether a path is that of saved statistics."""
+    return path.suffix == SUFFIX and path.is_file()
+
+
+def spread(items: Sequence[Item], limit: int | None) -> Sequence[Item]:
     """At most `limit` items, evenly spread: the first names of a folder are often one style."""
     if limit is None or limit >= len(items):
         return items
     return [items[i * len(items) // limit] for i in range(limit)]
 
 
-def _check_enough(count: int, what: str) -> None:
+def check_limit(limit: int | None) -> None:
+    """Refuse a limit that leaves nothing to compare.
+
+    Raises:
+        UserError: It is below 2.
+    """
+    if limit is not None and limit < 2:
+        raise UserError(f"limit must be at least 2 pieces, got {limit}")
+
+
+def check_left(count: int, rejects: Sequence[Reject], path: Path) -> None:
+    """Refuse a side of which too little could be read.
+
+    Raises:
+        UserError: Fewer than two pieces are left; it counts the reasons.
+    """
+    if not count and rejects:
+        reasons = Counter(reject.reason for reject in rejects).most_common()
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
+        first = ": ".join(filter(None, rejects[0][::2]))
+        what = f"all {len(rejects)} files" if len(rejects) > 1 else "the only file"
+        raise UserError(f"{what} in {path} were refused: {counts}; the first: {first}")
+    refused = f" ({len(rejects)} files were refused)" if rejects else ""
+    check_enough(count, f"{path}{refused}")
+
+
+def check_enough(count: int, what: str) -> None:
+    """Refuse fewer than two pieces.
+
+    Raises:
+        UserError: There are fewer.
+    """
     if count < 2:
         raise UserError(
             f"{what} gives {count} {'piece' if count == 1 else 'pieces'}; a comparison needs at "

@@ -12,11 +12,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from eval.copying import MIN_NOTES
 from eval.evaluate import Copying, Evaluation, Figure, Row, Summary
 from eval.page import as_html
 from eval.pictures import PICTURES, pictures
 from eval.pieces import Side
+from eval.setwise import SetRow
+from eval.twosample import TwoSample
 from eval.wording import between, number, p_value, side_by_side
 from rnngan.errors import UserError
 from rnngan.files import write_atomically
@@ -118,6 +122,33 @@ def terminal_table(evaluation: Evaluation) -> Table:
     return table
 
 
+def terminal_sets(evaluation: Evaluation) -> Table:
+    """The sides as wholes, for `rich` to print."""
+    from rich import box
+    from rich.markup import escape as plain
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title="as wholes", title_justify="left", pad_edge=False)
+    for head in ("side", "figure", "value", "95 % interval", "real vs real", "p corr.", "better"):
+        table.add_column(head, justify="left" if head in ("side", "figure", "better") else "right")
+    for row in evaluation.set_rows:
+        table.add_row(*map(plain, set_cells(row)))
+    return table
+
+
+def set_cells(row: SetRow) -> list[str]:
+    """One figure of a side as a whole."""
+    return [
+        row.side,
+        row.name,
+        number(row.value),
+        between(row.interval),
+        between(row.band),
+        p_value(row.p_corrected),
+        row.direction,
+    ]
+
+
 def _cells(row: Row) -> list[str]:
     """One row of the table for a single side; of the band, the upper end."""
     band = row.distance.band[1]
@@ -159,6 +190,20 @@ def as_json(evaluation: Evaluation, *, command: str = "") -> dict[str, Any]:
             for side in evaluation.fakes
         },
         "rows": [_row_json(row) for row in evaluation.rows],
+        "sets": [_set_json(row) for row in evaluation.set_rows],
+        "two_sample": [
+            _two_sample_json(name, result)
+            for name, results in evaluation.two_sample.items()
+            for result in results
+        ],
+        "controls": {
+            name: {
+                row.column.name: {"times_band": row.times_band, "p_corrected": row.p_corrected}
+                for row in rows
+            }
+            for name, rows in evaluation.controls.items()
+        },
+        "figures": evaluation.flat(),
         "copying": [_copying_json(part, evaluation) for part in evaluation.copying],
     }
     strict: dict[str, Any] = _without_nan(record)
@@ -179,7 +224,7 @@ def _side_json(side: Side) -> dict[str, Any]:
     return {
         "name": side.name,
         "path": side.path,
-        "pieces": len(side.pieces),
+        "pieces": side.num_pieces,
         "distinct_pieces": side.num_distinct,
         "content_hash": side.content_hash,
         "rejects": [reject._asdict() for reject in side.rejects],
@@ -209,6 +254,39 @@ def _row_json(row: Row) -> dict[str, Any]:
     }
 
 
+def _set_json(row: SetRow) -> dict[str, Any]:
+    return {
+        "side": row.side,
+        "metric": row.name,
+        "unit": row.unit,
+        "direction": row.direction,
+        "n_real": row.n_real,
+        "n_fake": row.n_fake,
+        "value": row.value,
+        "interval_95": list(row.interval),
+        "real_against_real_95": list(row.band),
+        "p": row.p,
+        "permutations": row.permutations,
+        "p_corrected": row.p_corrected,
+        "note": row.note,
+    }
+
+
+def _two_sample_json(side: str, result: TwoSample) -> dict[str, Any]:
+    return {
+        "side": side,
+        "view": result.view,
+        "auc": result.auc,
+        "interval_95": list(result.interval),
+        "real_against_real_95": list(result.band),
+        "p": result.p,
+        "p_method": result.p_method,
+        "n_real": result.num_real,
+        "n_fake": result.num_fake,
+        "calibration_error": result.calibration_error,
+    }
+
+
 def _summary_json(part: Summary) -> dict[str, Any]:
     return {
         "pieces": part.count,
@@ -234,6 +312,9 @@ def _copying_json(part: Copying, evaluation: Evaluation) -> dict[str, Any]:
         "min_notes": MIN_NOTES,
         "share": part.share,
         "interval_95": list(part.interval),
+        "nearest_distance_median": float(
+            np.nanmedian([found.distance for found in part.nearest] or [math.nan])
+        ),
         "worst": list(_worst_copies(part, evaluation)),
     }
 
@@ -241,7 +322,7 @@ def _copying_json(part: Copying, evaluation: Evaluation) -> dict[str, Any]:
 def _worst_copies(part: Copying, evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     training = evaluation.training
     for index in part.worst(WORST_COPIES) if training else []:
-        run = part.runs[index]
+        run, nearest = part.runs[index], part.nearest[index]
         yield {
             "piece": part.side.title(index),
             "notes": run.num_notes,
@@ -249,6 +330,10 @@ def _worst_copies(part: Copying, evaluation: Evaluation) -> Iterator[dict[str, A
             "bars": list(run.bars),
             "training_piece": training.title(run.training_index) if training else "",
             "training_bars": list(run.training_bars),
+            "nearest_training_piece": training.title(nearest.training_index)
+            if training and nearest.training_index >= 0
+            else "",
+            "nearest_distance": nearest.distance,
         }
 
 

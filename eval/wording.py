@@ -9,6 +9,7 @@ from eval.copying import MIN_NOTES
 from eval.evaluate import ALPHA, Evaluation, Row
 from eval.pieces import Side
 from eval.resampling import Interval
+from eval.twosample import headline
 
 FARTHEST = 5
 """Features that a summary names."""
@@ -53,8 +54,8 @@ def summary(evaluation: Evaluation, side: Side) -> list[str]:
     rows = [row for row in evaluation.rows_of(side) if row.verdict != "undefined"]
     told = [row for row in rows if row.flagged]
     lines = [
-        f"{side.name} ({len(side.pieces)} pieces) against {evaluation.real.name} "
-        f"({len(evaluation.real.pieces)} pieces): {len(told)} of {len(rows)} features tell them "
+        f"{side.name} ({side.num_pieces} pieces) against {evaluation.real.name} "
+        f"({evaluation.real.num_pieces} pieces): {len(told)} of {len(rows)} features tell them "
         f"apart (false discovery rate {100 * ALPHA:g} %)."
     ]
     if told:
@@ -73,6 +74,13 @@ def summary(evaluation: Evaluation, side: Side) -> list[str]:
         )
     else:
         lines.append("Nothing measured here tells them apart, which does not prove them equal.")
+    if results := evaluation.two_sample.get(side.name):
+        best = headline(results)
+        lines.append(
+            f"A classifier trained on it and on real music tells them apart with an AUC of "
+            f"{best.auc:.2f} ({between(best.interval)}; real from real {between(best.band)}; "
+            f"view: {best.view}; p {p_value(best.p)})."
+        )
     for copying in evaluation.copying:
         if copying.side is side:
             held_out = evaluation.copying[0]

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.features.pitch import MUSPY
+from eval.features.pitch import JAZZ_TRANSFORMER, MUSPY
 from eval.features.registry import register
-from eval.features.spans import beat_lines, cell_of, covered, merged
+from eval.features.spans import Ints, beat_lines, chroma, covered, cut, merged
 from rnngan.music.keys import estimated_key, rotations
 from rnngan.music.piece import TICKS_PER_QUARTER, Piece
 
@@ -35,22 +35,34 @@ CENTROIDS = np.hstack([np.sin(CENTROID_ANGLES), np.cos(CENTROID_ANGLES)]) * [1, 
 """Tonal centroid of each pitch class, `(12, 6)`: its places on the circles of fifths, of minor
 and of major thirds, whose radii are 1, 1 and 0.5."""
 
+TRIADS = rotations(
+    [
+        [1, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0],
+        [1, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0],
+        [1, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0],
+        [1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0],
+    ]
+).astype(np.int64)
+"""Pitch classes of the major triads, then the minor, diminished and augmented, `(48, 12)`."""
+FIRST_OF_EQUALS = np.array(
+    sorted(range(48), key=lambda triad: (triad >= 36, triad % 12 > 0, triad))
+)
+"""Triads in the order in which equals stand, where the lowest note is C; see `chords`."""
+
 feature = partial(register, group="harmony")
+in_scale = partial(feature, unit="share", direction="closer to one scale")
+out_of_key = partial(feature, unit="share", direction="more foreign notes", reference=FGG)
 
 
-@feature(
+@in_scale(
     "scale_consistency[harmonic]",
-    unit="share",
+    low=7 / 12,
     reference=MUSPY,
     modes=("major", "minor", "harmonic minor"),
 )
-@feature(
-    "scale_consistency",
-    unit="share",
-    reference="Mogren, C-RNN-GAN, 2016; " + MUSPY,
-)
+@in_scale("scale_consistency", low=7 / 12, reference="Mogren, C-RNN-GAN, 2016; " + MUSPY)
 def scale_consistency(piece: Piece, *, modes: Sequence[Mode] = ("major", "minor")) -> float:
-    """Largest share of notes in any one scale, over twelve tonics of each mode; 0 to 1.
+    """Largest share of notes in any one scale, over twelve tonics of each mode; 7/12 to 1.
 
     NaN without notes. Differs from C-RNN-GAN's code, which forgets the octave, so that an exact
     D major scale scores 0.857.
@@ -67,8 +79,18 @@ def pitch_in_scale_rate(piece: Piece, *, root: int, mode: Mode) -> float:
     return float(_in_scale_rates(piece, mode)[root])
 
 
-@feature("out_of_key_rate[harmonic]", unit="share", reference=FGG, raised_seventh=True)
-@feature("out_of_key_rate", unit="share", reference=FGG)
+@in_scale("pitch_in_scale_rate[estimated]", reference=MUSPY)
+def pitch_in_key_rate(piece: Piece) -> float:
+    """`pitch_in_scale_rate` in the estimated key, minor being natural minor; 0 to 1.
+
+    NaN where `estimated_key` finds none.
+    """
+    key = estimated_key(piece)
+    return pitch_in_scale_rate(piece, root=key[0], mode=key[1]) if key else math.nan
+
+
+@out_of_key("out_of_key_rate[harmonic]", raised_seventh=True)
+@out_of_key("out_of_key_rate")
 def out_of_key_rate(piece: Piece, *, raised_seventh: bool = False) -> float:
     """Share of 16th steps in which a note outside the estimated key sounds, 0 to 1.
 
@@ -92,22 +114,33 @@ def out_of_key_rate(piece: Piece, *, raised_seventh: bool = False) -> float:
 @feature(
     "tonal_distance",
     unit="tonal centroid distance",
+    high=math.sqrt(8),
+    direction="less agreement",
     reference="Harte et al., Detecting harmonic change, 2006; Dong et al., MuseGAN, AAAI 2018",
 )
 def tonal_distance(piece: Piece) -> float:
-    """Mean distance in tonal space between two tracks, 0 to 4.24; low if they agree in harmony.
+    """Mean distance in tonal space between two tracks, 0 to √8, that of a tritone.
+
+    The mean of `tonal_distances` over all pairs that share a beat, NaN where none does. Low if the
+    tracks agree in harmony.
+    """
+    distances = tonal_distances(piece).values()
+    return float(np.mean([*distances])) if distances else math.nan
+
+
+def tonal_distances(piece: Piece) -> dict[tuple[int, int], float]:
+    """Distance in tonal space of every pair of pitched tracks that share a beat, by their numbers.
 
     Each beat of each track is a point: the mean of `CENTROIDS` weighted by the time that each
     pitch class sounds. Two tracks lie apart by the mean Euclidean distance over the beats in which
-    both sound; the feature is the mean over all pairs that share a beat, NaN where none does.
+    both sound.
     """
-    points = tonal_centroids(piece)
-    distances = [
-        np.linalg.norm(a - b, axis=1)[shared]
+    points = dict(zip(np.unique(piece.pitched["track"]).tolist(), tonal_centroids(piece)))
+    return {
+        (a, b): float(np.linalg.norm(points[a] - points[b], axis=1)[shared].mean())
         for a, b in itertools.combinations(points, 2)
-        if (shared := np.isfinite(a[:, 0] + b[:, 0])).any()
-    ]
-    return float(np.mean([d.mean() for d in distances])) if distances else math.nan
+        if (shared := np.isfinite(points[a][:, 0] + points[b][:, 0])).any()
+    }
 
 
 def tonal_centroids(piece: Piece) -> NDArray[np.float64]:
@@ -117,19 +150,56 @@ def tonal_centroids(piece: Piece) -> NDArray[np.float64]:
     lines = beat_lines(piece)
     num_beats = len(lines) - 1
     pitch_row, starts, ends = merged(notes["start"], notes["end"], row * 128 + notes["pitch"])
-    # Cut every span at the beats.
-    first = cell_of(lines, starts)
-    count = np.searchsorted(lines, ends, side="left") - first
-    span = np.repeat(np.arange(len(starts)), count)
-    beat = np.arange(len(span)) - np.repeat(count.cumsum() - count - first, count)
-    ticks = np.minimum(ends[span], lines[beat + 1]) - np.maximum(starts[span], lines[beat])
+    span, beat, ticks = cut(lines, starts, ends)
     track, pitch = pitch_row[span] // 128, pitch_row[span] % 128
     cell = (track * num_beats + beat) * 12 + pitch % 12
-    chroma = np.bincount(cell, ticks, minlength=len(tracks) * num_beats * 12)
-    chroma = chroma.reshape(len(tracks), num_beats, 12)
-    total = chroma.sum(axis=2, keepdims=True)
-    points: NDArray[Any] = chroma @ CENTROIDS / np.where(total > 0, total, math.nan)
+    times = np.bincount(cell, ticks, minlength=len(tracks) * num_beats * 12)
+    times = times.reshape(len(tracks), num_beats, 12)
+    total = times.sum(axis=2, keepdims=True)
+    points: NDArray[Any] = times @ CENTROIDS / np.where(total > 0, total, math.nan)
     return points
+
+
+@feature(
+    "chord_irregularity",
+    unit="share",
+    direction="less repetition of chords",
+    reference=JAZZ_TRANSFORMER + " (there CPI)",
+)
+def chord_irregularity(piece: Piece) -> float:
+    """Distinct trigrams of chords by their number, 0 to 1; 1 where no progression comes back.
+
+    The chords are those of `chords`, each counted once for as long as it lasts. NaN for fewer than
+    three of them.
+    """
+    found = chords(piece)
+    progression = found[np.diff(found, prepend=-1) != 0].astype(np.int64)
+    trigrams = progression[:-2] * len(TRIADS) ** 2 + progression[1:-1] * len(TRIADS)
+    trigrams = trigrams + progression[2:]
+    return len(np.unique(trigrams)) / len(trigrams) if len(trigrams) else math.nan
+
+
+def chords(piece: Piece) -> Ints:
+    """The chord of each beat that is not silent: its triad's number in `TRIADS`.
+
+    It is the triad whose tones sound for longest in the beat. Of equals the one on the lowest note
+    stands first, then major before minor before diminished, then the root nearest above the lowest
+    note; the augmented stand last. So a note alone is the major triad on it, a third is the triad
+    in root position, and a transposed piece has the same chords, transposed.
+    """
+    lines, notes = beat_lines(piece), piece.pitched
+    note, beat, _ = cut(lines, notes["start"], notes["end"])
+    lowest = np.full(len(lines) - 1, 128)
+    np.minimum.at(lowest, beat, notes["pitch"][note])
+    sounding = lowest < 128
+    bass = lowest[sounding, None] % 12
+    above_bass = (bass + np.arange(12)) % 12
+    times = np.take_along_axis(chroma(lines, notes)[sounding], above_bass, axis=1)
+    if not len(times):
+        return np.empty(0, np.int64)
+    best = FIRST_OF_EQUALS[(times @ TRIADS[FIRST_OF_EQUALS].T).argmax(axis=1)]
+    quality, root = best // 12, (best % 12 + bass[:, 0]) % 12
+    return np.asarray(quality * 12 + root, np.int64)
 
 
 def _in_scale_rates(piece: Piece, mode: Mode) -> NDArray[np.float64]:

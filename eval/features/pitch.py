@@ -14,7 +14,7 @@ from eval.features.spans import Ints, by_track, cell_of, covered
 from rnngan.music.piece import Notes, Piece
 
 Weight = Literal["count", "duration", "duration*velocity"]
-Normalise = Literal["none", "row", "total"]
+Normalise = Literal["none", "row", "mean row", "total"]
 
 YANG_LERCH = "Yang & Lerch, On the evaluation of generative models in music, 2018"
 MGEVAL = "mgeval, the code of Yang & Lerch 2018"
@@ -35,12 +35,13 @@ pitch_bins = partial(
     positions=range(128),
 )
 pitch_class_bins = partial(feature, unit="pitch class", bins=PITCH_CLASSES)
+class_entropy = partial(feature, unit="bits", high=math.log2(12), direction="more varied")
 pitch_class_pairs = partial(
     feature, unit="pitch class", bins=[f"{a}->{b}" for a in PITCH_CLASSES for b in PITCH_CLASSES]
 )
 
 
-@feature("pitch_count", unit="pitches", reference=YANG_LERCH)
+@feature("pitch_count", unit="pitches", high=128, direction="more pitches", reference=YANG_LERCH)
 def pitch_count(piece: Piece) -> float:
     """Number of distinct pitches, 0 to 128."""
     return float(np.count_nonzero(np.bincount(piece.pitched["pitch"])))
@@ -49,10 +50,18 @@ def pitch_count(piece: Piece) -> float:
 @feature(
     "pitch_class_count[bar]",
     unit="pitch classes per bar",
+    high=12,
+    direction="more pitch classes",
     reference="Dong et al., MuseGAN, AAAI 2018 (there UPC)",
     per="bar",
 )
-@feature("pitch_class_count", unit="pitch classes", reference=MUSPY)
+@feature(
+    "pitch_class_count",
+    unit="pitch classes",
+    high=12,
+    direction="more pitch classes",
+    reference=MUSPY,
+)
 def pitch_class_count(piece: Piece, *, per: Literal["piece", "bar"] = "piece") -> float:
     """Number of distinct pitch classes, 0 to 12; or its mean over the bars.
 
@@ -72,7 +81,7 @@ def pitch_class_count(piece: Piece, *, per: Literal["piece", "bar"] = "piece") -
     return float(np.count_nonzero(sounding) / (len(lines) - 1))
 
 
-@feature("pitch_range", unit="semitones", reference=YANG_LERCH)
+@feature("pitch_range", unit="semitones", high=127, direction="wider", reference=YANG_LERCH)
 def pitch_range(piece: Piece) -> float:
     """Highest minus lowest pitch in semitones, 0 to 127; NaN without pitched notes.
 
@@ -82,7 +91,7 @@ def pitch_range(piece: Piece) -> float:
     return float(pitches.max()) - float(pitches.min()) if len(pitches) else math.nan
 
 
-@feature("pitch_entropy", unit="bits", reference=MUSPY)
+@feature("pitch_entropy", unit="bits", high=7, direction="more varied", reference=MUSPY)
 def pitch_entropy(piece: Piece) -> float:
     """Entropy of the pitches of the notes in bits, 0 to 7: −Σ P log2 P; NaN without notes."""
     return float(entropy(np.bincount(piece.pitched["pitch"], minlength=128)))
@@ -114,9 +123,9 @@ def pitch_class_histogram(piece: Piece, *, weight: Weight) -> NDArray[np.float64
     return normalised(np.bincount(notes["pitch"] % 12, _weights(notes, weight), minlength=12))
 
 
-@feature("pitch_class_entropy[4]", unit="bits", reference=JAZZ_TRANSFORMER, bars=4)
-@feature("pitch_class_entropy[1]", unit="bits", reference=JAZZ_TRANSFORMER, bars=1)
-@feature("pitch_class_entropy", unit="bits", reference=MUSPY)
+@class_entropy("pitch_class_entropy[4]", reference=JAZZ_TRANSFORMER, bars=4)
+@class_entropy("pitch_class_entropy[1]", reference=JAZZ_TRANSFORMER, bars=1)
+@class_entropy("pitch_class_entropy", reference=MUSPY)
 def pitch_class_entropy(piece: Piece, *, bars: int | None = None) -> float:
     """Entropy of the pitch classes of the notes in bits, 0 to log2 12: −Σ P log2 P.
 
@@ -138,7 +147,16 @@ def pitch_class_entropy(piece: Piece, *, bars: int | None = None) -> float:
     return float(entropy(windows[windows.any(axis=1)]).mean())
 
 
+@pitch_class_pairs(
+    "pitch_class_transitions[successive,row]",
+    reference=MGEVAL,
+    pairs="successive",
+    normalise="mean row",
+)
 @pitch_class_pairs("pitch_class_transitions[successive]", reference=YANG_LERCH, pairs="successive")
+@pitch_class_pairs(
+    "pitch_class_transitions[50ms,row]", reference=MGEVAL, pairs="touching", normalise="mean row"
+)
 @pitch_class_pairs(
     "pitch_class_transitions[50ms]",
     reference="Raffel & Ellis, pretty_midi, ISMIR 2014; mgeval",
@@ -156,7 +174,10 @@ def pitch_class_transitions(
         piece: The piece.
         pairs: `touching`: every two notes where the first ends less than 50 ms before or after the
             second begins. `successive`: neighbours in the order of onset, then pitch.
-        normalise: Counts; shares of each row, NaN where nothing follows; or shares of the whole.
+        normalise: Counts (`none`); shares of each row, NaN where nothing follows (`row`); the same
+            over the number of rows that have any, 0 in the others, so that every pitch class that
+            is followed weighs the same (`mean row`, the `[row]` of a feature); or shares of the
+            whole (`total`).
 
     Returns:
         The 12 × 12 matrix row by row, from C to C first, `(144,)`; NaN without transitions unless
@@ -174,7 +195,13 @@ def pitch_class_transitions(
     return transitions(classes[source], classes[target], normalise)
 
 
-@feature("pitch_interval_mean", unit="semitones", reference=YANG_LERCH)
+@feature(
+    "pitch_interval_mean",
+    unit="semitones",
+    high=127,
+    direction="wider leaps",
+    reference=YANG_LERCH,
+)
 def pitch_interval_mean(piece: Piece) -> float:
     """Mean size of the melodic intervals in semitones; NaN where there are none.
 
@@ -226,6 +253,9 @@ def transitions(source: Ints, target: Ints, normalise: Normalise = "total") -> N
         return normalised(counts)
     if normalise == "row":
         return np.concatenate([normalised(row) for row in counts.reshape(12, 12)])
+    if normalise == "mean row":
+        totals = counts.reshape(12, 12).sum(axis=1)
+        return normalised(counts / np.repeat(np.maximum(totals, 1), 12))
     return counts.astype(np.float64)
 
 

@@ -37,6 +37,9 @@ class Feature:
         kind: `scalar`; `ordered` if the bins lie on a line; `categorical` if they do not.
         bins: Labels of a histogram's bins, a matrix row by row; empty for a scalar.
         positions: Places of an ordered histogram's bins, in `unit`; empty otherwise.
+        range: Least and largest value that the number, or a bin's share, can take; may be infinite.
+        direction: What a larger value means, such as `busier`; `none` if it means nothing simple.
+        version: Counts the changes of the definition: each makes earlier values another metric's.
         reference: Source of the definition.
         compute: Gives a float, NaN where undefined, or a histogram `(bins,)` that sums to 1, all
             NaN where undefined.
@@ -48,6 +51,9 @@ class Feature:
     kind: Kind
     bins: tuple[str, ...]
     positions: tuple[float, ...]
+    range: tuple[float, float]
+    direction: str
+    version: int
     reference: str
     compute: Callable[[Piece], Value]
 
@@ -55,6 +61,11 @@ class Feature:
     def base_name(self) -> str:
         """The name without its variant."""
         return self.name.partition("[")[0]
+
+    @property
+    def key(self) -> str:
+        """Name and version: what a stored value must have been computed by to be used again."""
+        return f"{self.name}@{self.version}"
 
 
 FEATURES: dict[str, Feature] = {}
@@ -69,11 +80,16 @@ def register(
     reference: str,
     bins: Sequence[str] = (),
     positions: Sequence[float] = (),
+    low: float = 0.0,
+    high: float = 1.0,
+    direction: str = "none",
+    version: int = 1,
     **options: Any,
 ) -> Callable[[Metric], Metric]:
     """Decorator: files a metric under `name`, computed with the keyword arguments `options`.
 
     The metric itself stays as it is. Variants stack on one function; the lowest is filed first.
+    The range runs from `low` to `high`: that of a share, or of a bin of a histogram, unless told.
     """
     kind: Kind = "ordered" if positions else "categorical" if bins else "scalar"
 
@@ -87,6 +103,9 @@ def register(
             kind=kind,
             bins=tuple(bins),
             positions=tuple(map(float, positions)),
+            range=(float(low), float(high)),
+            direction=direction,
+            version=version,
             reference=reference,
             compute=partial(metric, **options),
         )

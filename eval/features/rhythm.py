@@ -45,6 +45,18 @@ WIDEST_SWING = 3.0
 
 feature = partial(register, group="rhythm")
 note_length_bins = partial(feature, unit="note length", bins=[*NOTE_LENGTHS])
+note_length_pairs = partial(
+    feature,
+    unit="note length",
+    bins=[f"{a}->{b}" for a in NOTE_LENGTHS for b in NOTE_LENGTHS],
+    reference=YANG_LERCH,
+)
+density = partial(feature, high=math.inf, direction="busier", reference=YANG_LERCH)
+interval_mean = partial(feature, high=math.inf, direction="sparser")
+alike_bars = partial(feature, unit="share", direction="steadier", reference=JAZZ_TRANSFORMER)
+on_grid = partial(
+    feature, unit="share", direction="closer to the grid", reference=MUSEGAN + " (there DP)"
+)
 
 
 def interval_bins(variant: str, clock: Clock, raw: bool) -> Callable[[Metric], Metric]:
@@ -61,15 +73,15 @@ def interval_bins(variant: str, clock: Clock, raw: bool) -> Callable[[Metric], M
     )
 
 
-@feature("note_count", unit="notes", reference=YANG_LERCH)
+@feature("note_count", unit="notes", high=math.inf, direction="more notes", reference=YANG_LERCH)
 def note_count(piece: Piece) -> float:
     """Number of notes."""
     return float(len(piece.pitched))
 
 
-@feature("note_density[second]", unit="notes per second", reference=YANG_LERCH, per="second")
-@feature("note_density[beat]", unit="notes per beat", reference=YANG_LERCH, per="beat")
-@feature("note_density[bar]", unit="notes per bar", reference=YANG_LERCH, per="bar")
+@density("note_density[second]", unit="notes per second", per="second")
+@density("note_density[beat]", unit="notes per beat", per="beat")
+@density("note_density[bar]", unit="notes per bar", per="bar")
 def note_density(piece: Piece, *, per: Literal["bar", "beat", "second"]) -> float:
     """Notes per bar, begun bars counting whole; or per beat or second up to the end of the piece.
 
@@ -86,20 +98,22 @@ def note_density(piece: Piece, *, per: Literal["bar", "beat", "second"]) -> floa
     return len(piece.pitched) / size
 
 
-@feature(
+@interval_mean(
     "inter_onset_interval_mean[seconds,raw]",
     unit="seconds",
     reference=MGEVAL,
     clock="seconds",
     raw=True,
 )
-@feature(
+@interval_mean(
     "inter_onset_interval_mean[beats,raw]", unit="beats", reference=MGEVAL, clock="beats", raw=True
 )
-@feature(
+@interval_mean(
     "inter_onset_interval_mean[seconds]", unit="seconds", reference=YANG_LERCH, clock="seconds"
 )
-@feature("inter_onset_interval_mean[beats]", unit="beats", reference=YANG_LERCH, clock="beats")
+@interval_mean(
+    "inter_onset_interval_mean[beats]", unit="beats", reference=YANG_LERCH, clock="beats"
+)
 def inter_onset_interval_mean(piece: Piece, *, clock: Clock, raw: bool = False) -> float:
     """Mean time between successive onsets of the whole piece; NaN for fewer than two.
 
@@ -171,12 +185,8 @@ def note_length_histogram(
     return normalised(counts)
 
 
-@feature(
-    "note_length_transitions",
-    unit="note length",
-    bins=[f"{a}->{b}" for a in NOTE_LENGTHS for b in NOTE_LENGTHS],
-    reference=YANG_LERCH,
-)
+@note_length_pairs("note_length_transitions[row]", normalise="mean row")
+@note_length_pairs("note_length_transitions")
 def note_length_transitions(piece: Piece, *, normalise: Normalise = "total") -> NDArray[np.float64]:
     """How often each note length follows each among the successive notes of a track, `(144,)`.
 
@@ -188,7 +198,12 @@ def note_length_transitions(piece: Piece, *, normalise: Normalise = "total") -> 
     return transitions(lengths[:-1][same_track], lengths[1:][same_track], normalise)
 
 
-@feature("qualified_note_rate", unit="share", reference=MUSEGAN + " (there QN)")
+@feature(
+    "qualified_note_rate",
+    unit="share",
+    direction="fewer fragments",
+    reference=MUSEGAN + " (there QN)",
+)
 def qualified_note_rate(piece: Piece) -> float:
     """Share of notes at least a 32nd long, 0 to 1; NaN without notes."""
     notes = piece.pitched
@@ -197,20 +212,8 @@ def qualified_note_rate(piece: Piece) -> float:
     return float(np.mean(notes["end"] - notes["start"] >= THIRTY_SECOND))
 
 
-@feature(
-    "groove[q=64,pairs=adjacent]",
-    unit="share",
-    reference=JAZZ_TRANSFORMER,
-    steps_per_bar=64,
-    pairs="adjacent",
-)
-@feature(
-    "groove[q=64,pairs=all]",
-    unit="share",
-    reference=JAZZ_TRANSFORMER,
-    steps_per_bar=64,
-    pairs="all",
-)
+@alike_bars("groove[q=64,pairs=adjacent]", steps_per_bar=64, pairs="adjacent")
+@alike_bars("groove[q=64,pairs=all]", steps_per_bar=64, pairs="all")
 def groove(piece: Piece, *, steps_per_bar: int, pairs: Literal["all", "adjacent"]) -> float:
     """Mean likeness of the onset patterns of two bars, 0 to 1; NaN for fewer than two bars.
 
@@ -243,24 +246,27 @@ def groove(piece: Piece, *, steps_per_bar: int, pairs: Literal["all", "adjacent"
     return float(1 - (having @ (num_bars - having)) / (num_pairs * steps_per_bar))
 
 
-@feature("drum_pattern_rate", unit="share", reference=MUSEGAN + " (there DP)")
-def drum_pattern_rate(piece: Piece) -> float:
-    """Weighted share of drum notes that begin on the 16th grid of their bar, 0 to 1.
+@on_grid("drum_pattern_rate[8]", steps_per_whole=8)
+@on_grid("drum_pattern_rate")
+def drum_pattern_rate(piece: Piece, *, steps_per_whole: int = 16) -> float:
+    """Weighted share of drum notes that begin on the grid of their bar, 0 to 1.
 
-    Weight 1 on the grid, 0.1 one tick beside it, 0 elsewhere. NaN without drums.
+    Weight 1 on the grid of 16ths (or eighths), 0.1 one tick beside it, 0 elsewhere. NaN without
+    drums.
     """
     starts = piece.notes["start"][piece.notes["program"] == DRUMS]
     if not len(starts):
         return math.nan
     lines = piece.bar_lines()
-    weights = np.zeros(SIXTEENTH)
+    weights = np.zeros(4 * TICKS_PER_QUARTER // steps_per_whole)
     weights[[0, 1, -1]] = 1, 0.1, 0.1
-    return float(weights[(starts - lines[cell_of(lines, starts)]) % SIXTEENTH].mean())
+    return float(weights[(starts - lines[cell_of(lines, starts)]) % len(weights)].mean())
 
 
 @feature(
     "syncopation",
     unit="share",
+    direction="more syncopated",
     reference="Longuet-Higgins & Lee, The rhythmic interpretation of monophonic music, 1984",
 )
 def syncopation(piece: Piece) -> float:
@@ -294,7 +300,14 @@ def syncopation(piece: Piece) -> float:
     return float(np.count_nonzero(missing & (level > 0)) / np.count_nonzero(on_grid))
 
 
-@feature("swing_ratio", unit="ratio", reference="Benadon, Slicing the beat, 2006")
+@feature(
+    "swing_ratio",
+    unit="ratio",
+    low=1 / WIDEST_SWING,
+    high=WIDEST_SWING,
+    direction="more swing",
+    reference="Benadon, Slicing the beat, 2006",
+)
 def swing_ratio(piece: Piece) -> float:
     """Median ratio of the on-beat to the off-beat eighth, 1 straight, 2 triplet swing.
 

@@ -66,6 +66,30 @@ def merged(starts: NDArray[Any], ends: NDArray[Any], rows: NDArray[Any]) -> tupl
     return row, begin - row * stride, reach - row * stride
 
 
+def cut(
+    lines: Ints, starts: NDArray[Any], ends: NDArray[Any]
+) -> tuple[Ints, Ints, NDArray[np.int64]]:
+    """Spans cut at the lines: of each part the span, the cell, and the ticks that it fills."""
+    first = cell_of(lines, starts)
+    count = np.searchsorted(lines, ends, side="left") - first
+    span = np.repeat(np.arange(len(starts)), count)
+    cell = np.arange(len(span)) - np.repeat(count.cumsum() - count - first, count)
+    ticks = np.minimum(ends[span], lines[cell + 1]) - np.maximum(starts[span], lines[cell])
+    return span, cell, ticks.astype(np.int64)
+
+
+def chroma(lines: Ints, notes: Notes) -> Ints:
+    """Ticks that the notes of each pitch class fill in each cell between the lines: `(cells, 12)`.
+
+    Notes that sound together count each.
+    """
+    num_cells = len(lines) - 1
+    note, cell, ticks = cut(lines, notes["start"], notes["end"])
+    classes = cell * 12 + notes["pitch"][note] % 12
+    total = np.bincount(classes, ticks, minlength=num_cells * 12)
+    return total.astype(np.int64).reshape(num_cells, 12)
+
+
 def by_track(notes: Notes) -> tuple[Notes, NDArray[np.bool_]]:
     """Notes sorted by track, start, pitch; and whether each but the first stays in its track."""
     notes = notes[np.argsort(notes["track"], kind="stable")]

@@ -17,7 +17,14 @@ feature = partial(register, group="texture", unit="share")
 MUSEGAN = "Dong et al., MuseGAN, AAAI 2018"
 
 
-@feature("polyphony", unit="pitches", reference="Dong et al., MusPy, ISMIR 2020")
+@feature(
+    "polyphony",
+    unit="pitches",
+    low=1,
+    high=128,
+    direction="thicker",
+    reference="Dong et al., MusPy, ISMIR 2020",
+)
 def polyphony(piece: Piece) -> float:
     """Mean number of pitches that sound, over the time in which something sounds; at least 1.
 
@@ -29,7 +36,7 @@ def polyphony(piece: Piece) -> float:
     return float(ticks @ num_pitches / ticks[num_pitches > 0].sum())
 
 
-@feature("polyphony_rate[k=2]", reference=MUSEGAN, at_least=2)
+@feature("polyphony_rate[k=2]", direction="thicker", reference=MUSEGAN, at_least=2)
 def polyphony_rate(piece: Piece, *, at_least: int) -> float:
     """Share of time from tick 0 to the end in which at least so many pitches sound, 0 to 1.
 
@@ -42,7 +49,7 @@ def polyphony_rate(piece: Piece, *, at_least: int) -> float:
     return float(ticks[num_pitches >= at_least].sum() / piece.end)
 
 
-@feature("empty_beat_rate", reference=MUSEGAN)
+@feature("empty_beat_rate", direction="more silence", reference=MUSEGAN)
 def empty_beat_rate(piece: Piece) -> float:
     """Share of beats (quarters) in which nothing sounds, 0 to 1; NaN for a piece of no beats.
 
@@ -52,7 +59,7 @@ def empty_beat_rate(piece: Piece) -> float:
     return _empty_rate(piece, beat_lines(piece))
 
 
-@feature("empty_bar_rate", reference=MUSEGAN + " (there EB)")
+@feature("empty_bar_rate", direction="more silence", reference=MUSEGAN + " (there EB)")
 def empty_bar_rate(piece: Piece) -> float:
     """Share of bars in which nothing sounds, 0 to 1; NaN for a piece of no bars.
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from rnngan.data.archives import max_unpacked_bytes
+
+_CHUNK = 1 << 20
 
 
 def open_array(path: Path, *, dtype: npt.DTypeLike, ndim: int) -> npt.NDArray[Any]:
@@ -31,6 +37,51 @@ def open_array(path: Path, *, dtype: npt.DTypeLike, ndim: int) -> npt.NDArray[An
     if size != expected:
         raise ValueError(f"{path.name} must be {expected} bytes long by its header, it is {size}")
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+
+
+def load_arrays(path: Path, dtypes: Mapping[str, npt.DTypeLike]) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of one axis from an `.npz` file.
+
+    Memory is taken as bytes come out, not as headers promise, and no more than
+    `max_unpacked_bytes` of the file's size.
+
+    Args:
+        path: As `np.savez` and `np.savez_compressed` write it.
+        dtypes: Of the arrays wanted, by name.
+
+    Raises:
+        ValueError: An array is missing, damaged, of another dtype or shape, or swells too far.
+        OSError: The file cannot be read.
+    """
+    room = max_unpacked_bytes(path.stat().st_size)
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name, dtype in dtypes.items():
+                arrays[name] = _load(archive, name, np.dtype(dtype), room)
+                room -= arrays[name].nbytes
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # zipfile lets through what zlib and struct raise
+        raise ValueError(f"no sound archive of arrays ({error})") from error
+    return arrays
+
+
+def _load(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], room: int) -> npt.NDArray[Any]:
+    """One array of an `.npz` file of at most `room` bytes."""
+    member = archive.getinfo(f"{name}.npy")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"array {name!r} must be stored or deflated")
+    with archive.open(member) as file:
+        size = math.prod(_read_header(file, name, dtype, 1)) * dtype.itemsize
+        if size > room:
+            raise ValueError(f"array {name!r} claims {size} bytes, too many for a file this small")
+        data = bytearray()  # a single read would hold all of it twice
+        while chunk := file.read(min(_CHUNK, size + 1 - len(data))):
+            data += chunk
+    if len(data) != size:
+        raise ValueError(f"array {name!r} must be {size} bytes long by its header, and is not")
+    return np.frombuffer(data, dtype)
 
 
 def _read_header(file: IO[bytes], name: str, dtype: np.dtype[Any], ndim: int) -> tuple[int, ...]:

@@ -314,7 +314,7 @@ def test_list_metrics_names_every_feature(capsys):
     with pytest.raises(SystemExit) as left:
         main(["--list-metrics"])
     assert left.value.code == 0
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    listed = [re.split(r"  +", line)[0] for line in capsys.readouterr().out.splitlines()]
     assert listed == list(FEATURES)
 
 

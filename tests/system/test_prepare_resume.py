@@ -16,6 +16,15 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
 PROGRAM = "import sys; from rnngan.cli import main; sys.exit(main())"
+SLOWLY = """
+import time
+from rnngan.data.duplicates import Signatures
+extend = Signatures.extend
+def slow_extend(self, signatures):
+    time.sleep(0.5)  # for each shard, so that whoever watches gets his turn on a busy machine
+    extend(self, signatures)
+Signatures.extend = slow_extend
+"""
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +51,12 @@ def music(tmp_path_factory):
 class Preparation:
     """A process that prepares a store, in a process group of its own."""
 
-    def __init__(self, music, store, *options, **popen):
+    def __init__(self, music, store, *options, slowly=False, **popen):
         self.store = store
         self.scratch = store.with_name(f".{store.name}.part")
         words = ["prepare", "--corpus", music, "--store", store, "--workers", "2", *options]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *map(str, words)],
+            [sys.executable, "-c", SLOWLY * slowly + PROGRAM, *map(str, words)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -172,7 +181,7 @@ def test_killed_often_and_gone_on_with(music, undisturbed, tmp_path, whole_group
 
 
 def test_an_interrupt_keeps_what_was_read(music, undisturbed, tmp_path):
-    run = Preparation(music, tmp_path / "store")
+    run = Preparation(music, tmp_path / "store", slowly=True)
     assert run.wait_for(run.shards)
     os.killpg(run.process.pid, signal.SIGINT)  # what a terminal does
     code, errors = run.finish()
@@ -185,7 +194,7 @@ def test_an_interrupt_keeps_what_was_read(music, undisturbed, tmp_path):
 
 
 def test_a_worker_that_is_killed_costs_nothing(music, undisturbed, tmp_path):
-    run = Preparation(music, tmp_path / "store")
+    run = Preparation(music, tmp_path / "store", slowly=True)
     assert run.wait_for(run.shards)
     os.kill(run.workers()[0], signal.SIGKILL)
     code, errors = run.finish()
@@ -200,7 +209,7 @@ def test_workers_end_with_their_parent(music, tmp_path):
         except (FileNotFoundError, ProcessLookupError):
             return False
 
-    run = Preparation(music, tmp_path / "store")
+    run = Preparation(music, tmp_path / "store", slowly=True)
     assert run.wait_for(run.shards)
     workers = run.workers()
     assert len(workers) == 2

@@ -5,6 +5,7 @@ import random
 import struct
 import tracemalloc
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rnngan.data.arrays import open_array
+from rnngan.data import archives
+from rnngan.data.arrays import load_arrays, open_array
 from rnngan.music.piece import NOTE
 
 
@@ -140,3 +142,63 @@ def test_a_missing_file_is_an_os_error(tmp_path):
 
 
 # Archives of arrays
+
+
+def npz(method=zipfile.ZIP_DEFLATED, **members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+    return file.getvalue()
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    """Loads the array `a` of numbers from the bytes of an archive."""
+
+    def run(data):
+        path = tmp_path / "arrays.npz"
+        path.write_bytes(data)
+        return load_arrays(path, {"a": np.uint16})["a"]
+
+    return run
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_what_numpy_packs_is_loaded(tmp_path, save):
+    arrays = {"a": np.arange(70_000, dtype=np.uint16), "b": np.empty(0, NOTE)}
+    save(tmp_path / "x.npz", **arrays)
+    found = load_arrays(tmp_path / "x.npz", {name: a.dtype for name, a in arrays.items()})
+    assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+
+
+HOSTILE = {
+    "ten terabytes": npz(a=header((5 * 10**12,)) + bytes(6)),
+    "more than there is": npz(a=header((4,)) + bytes(6)),
+    "less than there is": npz(a=header((2,)) + bytes(6)),
+    "object": npz(a=header((1,), "|O") + bytes(8)),
+    "two axes": npz(a=npy(np.zeros((2, 2), np.uint16))),
+    "missing": npz(b=SOUND),
+    "unpacks in one go": npz(zipfile.ZIP_BZIP2, a=SOUND),
+    "no archive": b"hello",
+    "cut short": npz(a=SOUND)[:-9],
+    "checksum": npz(zipfile.ZIP_STORED, a=SOUND).replace(SOUND[-4:], b"oops", 1),
+}
+
+
+@pytest.mark.parametrize("damage", HOSTILE)
+def test_damaged_archives_are_refused_before_memory_is_taken(loaded, damage):
+    assert loaded(npz(a=SOUND)).tolist() == [0, 1, 2, 3, 4]
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"^[^\n]+$"):
+        loaded(HOSTILE[damage])
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_an_archive_may_not_swell_too_far(loaded, monkeypatch):
+    bomb = npz(a=npy(np.zeros(1 << 20, np.uint16)))
+    assert len(loaded(bomb)) == 1 << 20
+    monkeypatch.setattr(archives, "FREE_BYTES", 1 << 20)
+    with pytest.raises(ValueError, match="too many for a file this small"):
+        loaded(bomb)

@@ -1,12 +1,14 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.copying import copied_share, longest_runs, top_line
-from rnngan.music.piece import DRUMS, Piece
+from eval import copying
+from eval.copying import copied_share, longest_runs, nearest_pieces
+from rnngan.music.piece import DRUMS, Metre, Piece
 
 QUARTER = 24
 
@@ -19,28 +21,9 @@ def melody(*pitches, length=QUARTER, start=0, stretch=1.0):
     )
 
 
+NOTES = st.tuples(st.sampled_from([3, 6]), st.integers(60, 62))
+LINES = st.lists(st.lists(NOTES, max_size=14), min_size=1, max_size=5)
 TUNE = (60, 62, 64, 65, 67, 69, 71, 72, 74, 72, 71, 69, 67, 65, 64, 62, 60, 59, 57, 60)
-
-
-class TestTopLine:
-    def test_of_a_chord_is_its_highest_note(self):
-        chord = Piece.from_rows([(0, 24, 60), (0, 24, 67), (0, 24, 64)])
-        assert top_line(chord).tolist() == [[0, 67]]
-
-    def test_leaves_out_what_begins_below_a_note_that_still_sounds(self):
-        piece = Piece.from_rows([(0, 48, 72), (24, 48, 60), (48, 72, 60)])
-        assert top_line(piece).tolist() == [[0, 72], [48, 60]]
-
-    def test_takes_a_short_overlap_for_legato(self):
-        piece = Piece.from_rows([(0, 27, 72), (24, 48, 71)])
-        assert top_line(piece).tolist() == [[0, 72], [24, 71]]
-
-    def test_has_no_drums(self):
-        piece = Piece.from_rows([(0, 24, 60), (24, 48, 80, 64, DRUMS)])
-        assert top_line(piece).tolist() == [[0, 60]]
-
-    def test_of_nothing_is_empty(self):
-        assert top_line(Piece.from_rows([])).shape == (0, 2)
 
 
 class TestLongestRuns:
@@ -82,33 +65,155 @@ class TestLongestRuns:
         assert (empty.num_notes, empty.line_notes) == (0, 0)
         assert (one.num_notes, one.line_notes) == (0, 1)
 
-    lines = st.lists(st.lists(st.integers(60, 62), max_size=12), min_size=1, max_size=4)
+    def test_drums_and_what_sounds_below_are_no_part_of_a_line(self):
+        chords = [(i * 24, i * 24 + 24, pitch) for i, p in enumerate(TUNE) for pitch in (p, p - 7)]
+        drums = [(i * 12, i * 12 + 6, 38, 64, DRUMS) for i in range(60)]
+        (run,) = longest_runs([Piece.from_rows([*chords, *drums])], [melody(*TUNE)])
+        assert (run.num_notes, run.line_notes) == (len(TUNE), len(TUNE))
 
-    @given(lines, lines)
-    @settings(max_examples=60, deadline=None)
-    def test_agrees_with_trying_every_run(self, pieces, training):
-        runs = longest_runs([melody(*p) for p in pieces], [melody(*p) for p in training])
-        for run, pitches in zip(runs, pieces):
-            assert run.num_notes == longest_by_hand(pitches, training)
+    @given(LINES, LINES, st.sampled_from([1, 8, copying.SORTED_STEPS]))
+    @settings(max_examples=80, deadline=None)
+    def test_agrees_with_trying_every_run(self, pieces, training, portion):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(copying, "SORTED_STEPS", portion)
+            runs = longest_runs([line(*p) for p in pieces], [line(*p) for p in training])
+        for run, notes in zip(runs, pieces):
+            known = {gram for other in training for gram in grams(steps_of(other))}
+            shared = [len(gram) + 1 for gram in grams(steps_of(notes)) if gram in known]
+            assert run.num_notes == max(shared, default=0)
+            assert run.line_notes == len(notes)
+
+    @given(LINES, LINES)
+    @settings(max_examples=40, deadline=None)
+    def test_the_bars_named_hold_the_same_run(self, pieces, training):
+        metres = (Metre(0, 1, 32),)  # a bar is so short that it holds one note
+        own = [line(*p, metres=metres) for p in pieces]
+        theirs = [line(*p, metres=metres) for p in training]
+        for piece, run in zip(own, longest_runs(own, theirs)):
+            if run.num_notes:
+                here = within(piece, run.bars)
+                there = within(theirs[run.training_index], run.training_bars)
+                assert len(here) == len(there) == run.num_notes
+                for name in ("start", "pitch"):
+                    np.testing.assert_array_equal(
+                        np.diff(here[name].astype(int)), np.diff(there[name].astype(int))
+                    )
+
+    def test_an_equal_run_in_a_later_portion_does_not_replace_the_first(self, monkeypatch):
+        training = [melody(60, 61), melody(*TUNE), melody(*TUNE)]
+        monkeypatch.setattr(copying, "SORTED_STEPS", 1)
+        # A portion is at least as long as what is looked for: so there are several here.
+        (run,) = longest_runs([melody(*TUNE[:5])], training)
+        assert run.training_index == 1
 
 
-def longest_by_hand(pitches, training):
-    """Longest run of two notes or more that stands in training at some transposition."""
-    known = {
-        tuple(pitch - line[i] for pitch in line[i:j])
-        for line in training
-        for i in range(len(line))
-        for j in range(i + 2, len(line) + 1)
-    }
-    return max(
-        (
-            j - i
-            for i in range(len(pitches))
-            for j in range(i + 2, len(pitches) + 1)
-            if tuple(pitch - pitches[i] for pitch in pitches[i:j]) in known
-        ),
-        default=0,
+class TestNearestPieces:
+    def test_a_copy_in_another_key_is_at_distance_0(self):
+        copy = melody(*(pitch - 9 for pitch in TUNE), stretch=0.5, start=5)
+        (nearest,) = nearest_pieces([copy], [melody(60, 61), melody(*TUNE)])
+        assert (nearest.distance, nearest.edits, nearest.training_index) == (0, 0, 1)
+
+    def test_a_wrong_note_changes_the_two_steps_beside_it(self):
+        wrong = (*TUNE[:8], TUNE[8] + 1, *TUNE[9:])
+        (nearest,) = nearest_pieces([melody(*wrong)], [melody(*TUNE)])
+        assert nearest.edits == 2
+        assert nearest.distance == pytest.approx(2 / 19)
+
+    def test_a_part_is_as_far_as_what_is_missing(self):
+        (nearest,) = nearest_pieces([melody(*TUNE[4:])], [melody(*TUNE)])
+        assert nearest.edits == 4
+        assert nearest.distance == pytest.approx(4 / 19)
+
+    def test_another_rhythm_is_as_far_as_can_be(self):
+        (nearest,) = nearest_pieces([melody(*TUNE, length=12)], [melody(*TUNE)])
+        assert nearest.distance == 1
+
+    def test_of_equally_near_pieces_the_first_is_named(self, monkeypatch):
+        training = [melody(60, 61), *[melody(*TUNE)] * 3]
+        for portion in (1, copying.ALIGNED_STEPS):
+            monkeypatch.setattr(copying, "ALIGNED_STEPS", portion)
+            assert nearest_pieces([melody(*TUNE)], training)[0].training_index == 1
+
+    @pytest.mark.parametrize("training", [[], [Piece.from_rows([])], [melody(60)]])
+    def test_nothing_to_be_near_to(self, training):
+        (nearest,) = nearest_pieces([melody(*TUNE)], training)
+        assert math.isnan(nearest.distance)
+        assert (nearest.edits, nearest.training_index) == (-1, -1)
+
+    def test_a_piece_without_two_notes_is_near_to_nothing(self):
+        for nearest in nearest_pieces([Piece.from_rows([]), melody(60)], [melody(*TUNE)]):
+            assert math.isnan(nearest.distance)
+
+    @given(LINES, LINES, st.sampled_from([1, 8, copying.ALIGNED_STEPS]))
+    @settings(max_examples=80, deadline=None)
+    def test_agrees_with_the_table_of_wagner_and_fischer(self, pieces, training, portion):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(copying, "ALIGNED_STEPS", portion)
+            found = nearest_pieces([line(*p) for p in pieces], [line(*p) for p in training])
+        for nearest, notes in zip(found, pieces):
+            own = steps_of(notes)
+            theirs = [steps_of(other) for other in training]
+            if len(own) and any(theirs):
+                distances = [
+                    edit_distance(own, other) / max(len(own), len(other)) if other else math.inf
+                    for other in theirs
+                ]
+                assert nearest.distance == pytest.approx(min(distances))
+                assert nearest.training_index == distances.index(min(distances))
+                assert nearest.edits == edit_distance(own, theirs[nearest.training_index])
+            else:
+                assert math.isnan(nearest.distance)
+
+    def test_lines_that_fill_several_machine_words(self):
+        rng = np.random.default_rng(0)
+        training = [melody(*rng.integers(60, 63, size)) for size in (1, 64, 65, 200, 2, 129)]
+        query = melody(*rng.integers(60, 63, 150))
+        edits = [nearest_pieces([query], [piece])[0].edits for piece in training]
+        by_hand = [
+            edit_distance(pitch_steps(query), pitch_steps(piece)) if len(piece.notes) > 1 else -1
+            for piece in training
+        ]
+        assert edits == by_hand
+
+
+def line(*notes, **fields):
+    """Notes of one tick, each `(ticks since the last onset, pitch)`."""
+    starts = np.cumsum([time for time, _ in notes], dtype=int).tolist()
+    return Piece.from_rows(
+        ((start, start + 1, pitch) for start, (_, pitch) in zip(starts, notes)), **fields
     )
+
+
+def steps_of(notes):
+    """Time and interval of each note after the first."""
+    return [(time, pitch - before) for (_, before), (time, pitch) in pairwise(notes)]
+
+
+def pitch_steps(piece):
+    return np.diff(piece.notes["pitch"].astype(int)).tolist()
+
+
+def grams(steps):
+    """Every run of steps."""
+    return {tuple(steps[i:j]) for i in range(len(steps)) for j in range(i + 1, len(steps) + 1)}
+
+
+def within(piece, bars):
+    """Notes that begin in the bars from the first to the last of `bars`."""
+    lines = piece.bar_lines()
+    starts = piece.notes["start"]
+    return piece.notes[(starts >= lines[bars[0] - 1]) & (starts < lines[bars[1]])]
+
+
+def edit_distance(a, b):
+    """Levenshtein's distance, cell by cell."""
+    above = list(range(len(b) + 1))
+    for i, x in enumerate(a):
+        row = [i + 1]
+        for j, y in enumerate(b):
+            row.append(min(above[j] + (x != y), above[j + 1] + 1, row[j] + 1))
+        above = row
+    return above[-1]
 
 
 def test_copied_share_counts_the_pieces_that_are_long_enough():

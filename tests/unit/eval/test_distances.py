@@ -166,6 +166,19 @@ class TestFrechet:
         expected = np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(a) + np.trace(b) - 2 * trace
         assert distances.frechet(x, y) == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.parametrize(("n", "size"), [(50, 5), (10, 40)])
+    def test_of_moments_is_that_of_the_rows(self, n, size):
+        rng = np.random.default_rng(2)
+        pairs = [(rng.normal(size=(n, size)), rng.normal(size=(n + 2, size))) for _ in range(3)]
+        moments = (
+            np.array([part(pair[side]) for pair in pairs])
+            for side in (0, 1)
+            for part in (lambda x: x.mean(axis=0), lambda x: np.cov(x.T))
+        )
+        assert distances.frechet_of_moments(*moments) == pytest.approx(
+            [distances.frechet(*pair) for pair in pairs], rel=1e-5
+        )
+
     def test_the_bias_at_small_n_goes_by_extrapolation(self):
         rng = np.random.default_rng(3)
         pairs = [rng.normal(size=(2, 300, 20)) for _ in range(10)]  # of one distribution

@@ -5,11 +5,15 @@ import pytest
 
 from eval.features.harmony import (
     CENTROIDS,
+    chord_irregularity,
+    chords,
     out_of_key_rate,
+    pitch_in_key_rate,
     pitch_in_scale_rate,
     scale_consistency,
     tonal_centroids,
     tonal_distance,
+    tonal_distances,
 )
 from rnngan.music.keys import estimated_key
 from rnngan.music.piece import DRUMS, Piece
@@ -71,6 +75,14 @@ def test_out_of_key_rate():
     ) == pytest.approx(1 / 36)
 
 
+def test_pitch_in_key_rate():
+    piece = cadence(9, 3)  # A minor: of 16 notes one is the leading note
+    assert estimated_key(piece) == (9, "minor")
+    assert pitch_in_key_rate(piece) == pytest.approx(15 / 16)
+    assert pitch_in_key_rate(cadence(2, 4)) == 1
+    assert math.isnan(pitch_in_key_rate(Piece.from_rows(quarters(*range(60, 72)))))
+
+
 def test_leading_note_of_a_minor_key():
     piece = cadence(9, 3)
     assert out_of_key_rate(piece) == pytest.approx(
@@ -109,6 +121,65 @@ def test_tonal_distance_is_the_mean_over_pairs_of_tracks():
     two = Piece.from_rows(quarters(60) + quarters(67, track=1))
     three = Piece.from_rows(quarters(60) + quarters(67, track=1) + quarters(72, track=2))
     assert tonal_distance(three) == pytest.approx(tonal_distance(two) * 2 / 3)
+    fifth = tonal_distance(two)
+    assert tonal_distances(three) == pytest.approx({(0, 1): fifth, (0, 2): 0, (1, 2): fifth})
+
+
+def chord_names(*bar):
+    """Names of the chords of beats; each beat is the pitches that sound in it."""
+    rows = [(24 * i, 24 * i + 24, pitch) for i, beat in enumerate(bar) for pitch in beat]
+    names = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+    found = chords(Piece.from_rows(rows)).tolist()
+    return [names[n % 12] + ("", "m", "dim", "aug")[n // 12] for n in found]
+
+
+@pytest.mark.parametrize(
+    ("pitches", "name"),
+    [
+        ((60, 64, 67), "C"),
+        ((64, 67, 72), "C"),  # first inversion
+        ((55, 60, 64), "C"),
+        ((57, 60, 64), "Am"),
+        ((59, 62, 65), "Bdim"),
+        ((60, 64, 68), "Caug"),
+        ((64, 68, 72), "Eaug"),  # on its lowest note
+        ((55, 59, 62, 65), "G"),  # a seventh chord
+        ((60,), "C"),
+        ((60, 63), "Cm"),
+        ((57, 60), "Am"),
+        ((64, 72), "C"),  # before E or A minor
+    ],
+)
+def test_chord_of_a_beat(pitches, name):
+    assert chord_names(pitches) == [name]
+
+
+def test_what_sounds_longest_is_the_chord():
+    # F and A fill more of the beat than the notes of C major that are left
+    rows = [(0, 24, 48), (0, 6, 64), (6, 24, 65), (0, 6, 67), (6, 24, 69)]
+    assert chords(Piece.from_rows(rows)).tolist() == [5]
+
+
+def test_a_held_chord_is_the_chord_of_each_beat():
+    assert chords(Piece.from_rows([(0, 60, 60), (96, 120, 62)])).tolist() == [0, 0, 0, 2]
+
+
+C, F, G = (60, 64, 67), (53, 57, 60), (55, 59, 62)
+
+
+@pytest.mark.parametrize(
+    ("progression", "share"),
+    [
+        ((C, F, G), 1),
+        ((C, F, G, C, F, G), 3 / 4),  # CFG FGC GCF CFG
+        ((C, C, F, F, (), G, G), 1),  # held chords count once, silence not
+        ((C, F, C, F, C, F), 2 / 4),
+        ((C, F), math.nan),
+    ],
+)
+def test_chord_irregularity(progression, share):
+    rows = [(24 * i, 24 * i + 24, p) for i, chord in enumerate(progression) for p in chord]
+    assert chord_irregularity(Piece.from_rows(rows)) == pytest.approx(share, nan_ok=True)
 
 
 @pytest.mark.parametrize(

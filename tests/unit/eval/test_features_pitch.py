@@ -132,6 +132,17 @@ def test_successive_transitions_by_hand():
     assert np.isnan(rows[E]).all()
 
 
+def test_every_row_weighs_the_same():
+    # C goes to D twice and to E once, D to C twice
+    piece = quarters(60, 62, 60, 62, 60, 64)
+    rows = matrix(piece, pairs="successive", normalise="mean row")
+    assert rows[C, D] == pytest.approx(2 / 3 / 2)
+    assert rows[C, E] == pytest.approx(1 / 3 / 2)
+    assert rows[D, C] == pytest.approx(1 / 2)
+    assert rows.sum() == pytest.approx(1)
+    assert np.isnan(matrix(quarters(60), pairs="successive", normalise="mean row")).all()
+
+
 def test_touching_transitions_by_hand():
     # C ends where the dyad E G begins; 1 tick at 120 is 21 ms, 3 ticks are 62 ms
     rows = [(0, 24, 60), (24, 47, 64), (24, 45, 67), (48, 72, 62)]

@@ -18,6 +18,10 @@ def test_feature_is_described_in_full(name):
     feature = FEATURES[name]
     assert feature.name == name
     assert feature.unit
+    assert feature.range[0] < feature.range[1]
+    assert feature.direction
+    assert feature.direction != "none" or feature.bins
+    assert feature.key == f"{name}@{feature.version}"
     assert feature.reference
     assert len(set(feature.bins)) == len(feature.bins)
     assert bool(feature.bins) == (feature.kind != "scalar")
@@ -67,7 +71,7 @@ def test_drums_alone_are_no_music_with_pitches(name):
 def test_added_drums_change_nothing_but_the_drums(name):
     beat = [(24 * i, 24 * i + 6, 36, 100, DRUMS, 9) for i in range(5)]
     both = Piece.from_rows([tuple(n) for n in SCALE.notes.tolist()] + beat)
-    if name == "drum_pattern_rate":
+    if FEATURES[name].base_name == "drum_pattern_rate":
         assert FEATURES[name].compute(both) == 1
     else:
         np.testing.assert_array_equal(FEATURES[name].compute(both), FEATURES[name].compute(SCALE))
@@ -121,6 +125,15 @@ def test_select_suggests_the_nearest_name(pattern, suggestion):
 def test_select_refuses_what_names_nothing(patterns):
     with pytest.raises(UserError, match="did you mean"):
         select(patterns)
+
+
+def test_a_new_definition_has_a_new_key():
+    try:
+        for version in (1, 2):
+            register("new", group="pitch", unit="-", reference="-", version=version)(lambda _: 0.0)
+            assert FEATURES.pop("new").key == f"new@{version}"
+    finally:
+        FEATURES.pop("new", None)
 
 
 def test_a_name_is_given_once():

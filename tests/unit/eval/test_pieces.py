@@ -1,12 +1,18 @@
 import json
+import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import pretty_midi
 import pytest
 
+from eval.features import select
 from eval.pieces import Side, load_side
+from eval.statistics import FeatureTable, Statistics, bins_of, row_dtype
 from rnngan.errors import UserError
-from rnngan.music.midi import write_midi
+from rnngan.music.midi import read_midi, write_midi
 from rnngan.music.piece import Piece
 
 
@@ -60,16 +66,84 @@ def test_broken_files_are_listed_and_left_out(folder):
     ]
 
 
-def test_a_zip_file_and_a_list_give_the_same_music_as_their_folder(folder, tmp_path):
-    archive = tmp_path / "music.zip"
+def test_archives_and_a_list_give_the_same_music_as_their_folder(folder, tmp_path):
+    archive, tar = tmp_path / "music.zip", tmp_path / "music.tar.gz"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         for path in folder.rglob("*"):
-            file.write(path, path.relative_to(tmp_path))
+            file.write(path, path.relative_to(folder))
+    with tarfile.open(tar, "w:gz") as file:
+        file.add(folder, "")
     listed = folder / "list.txt"
     listed.write_text("a.MID\nb.mid\n\nc.midi\r\nd.mid\nmore/a.mid\n")
-    sides = [load_side(path) for path in (folder, archive, listed)]
+    sides = [load_side(path) for path in (folder, archive, tar, listed)]
     assert len({side.content_hash for side in sides}) == 1
-    assert sources(sides[2]) == sources(sides[0])
+    assert all(sources(side) == sources(sides[0]) for side in sides)
+    assert load_side(archive).name == "music.zip"
+
+
+def test_an_archive_in_a_folder_counts_as_music(folder, tmp_path):
+    packed(folder, folder / "z.zip", **{"e.mid": "b.mid"})
+    assert sources(load_side(folder))[-1] == "z.zip/e.mid"
+
+
+TUNES = "".join(
+    f"X:{n}\nT:Tune {n}\nM:3/4\nL:1/4\nK:C\n" + f"{note}DE|FGA|\n\n"
+    for n, note in enumerate("CDEFG", 1)
+)
+
+
+def test_notation_stands_beside_midi(folder):
+    (folder / "tunes.abc").write_text(TUNES)
+    side = load_side(folder)
+    assert len(side.pieces) == 10
+    assert sources(side)[-5:] == [f"tunes.abc#{i}" for i in range(5)]
+    assert side.pieces[-1].metres[0].name == "3/4"
+
+
+def test_a_file_of_many_tunes_is_a_side(tmp_path):
+    (tmp_path / "tunes.abc").write_text(TUNES)
+    assert len(load_side(tmp_path / "tunes.abc").pieces) == 5
+    assert sources(load_side(tmp_path / "tunes.abc", limit=2)) == ["tunes.abc#0", "tunes.abc#2"]
+
+
+def test_midi_files_keep_their_own_beats(tmp_path):
+    times = [i * 0.41 + 0.02 * (i * i % 7) for i in range(100)]  # played, not counted
+    midi = pretty_midi.PrettyMIDI()
+    piano = pretty_midi.Instrument(0)
+    piano.notes = [
+        pretty_midi.Note(64, 60 + i % 5, time, time + 0.3) for i, time in enumerate(times)
+    ]
+    midi.instruments = [piano]
+    for name in "ab":
+        midi.write(str(tmp_path / f"{name}.mid"))
+    assert read_midi(tmp_path / "a.mid", beats="estimate").timing.grid == "estimated"
+    assert {piece.timing.grid for piece in load_side(tmp_path).pieces} == {"file"}
+
+
+def test_worker_processes_read_the_same(folder, monkeypatch):
+    (folder / "broken.mid").write_bytes(b"MThd")
+    alone = load_side(folder)
+    monkeypatch.setattr("rnngan.data.finding.FILES_PER_SHARD", 2)
+    steps = []
+
+    def track(items, label):
+        for item in items:
+            steps.append(label)
+            yield item
+
+    side = load_side(folder, workers=2, track=track)
+    assert side.pieces == alone.pieces
+    assert side.rejects == alone.rejects
+    assert steps == ["reading music"] * 6
+
+
+def test_files_of_a_list_that_are_missing_or_no_music_are_listed(folder):
+    listed = folder / "list.txt"
+    listed.write_text("b.mid\nc.midi\nmissing.mid\nnotes.txt\n")
+    assert [reject[:2] for reject in load_side(listed).rejects] == [
+        ("missing.mid", "unreadable"),
+        ("notes.txt", "not_notation"),
+    ]
 
 
 def test_the_content_hash_sees_one_changed_note(folder):
@@ -97,8 +171,8 @@ def test_a_zip_bomb_costs_one_file(folder, tmp_path):
 
 def test_a_zip_file_of_too_much_music_is_refused(folder, tmp_path, monkeypatch):
     archive = packed(folder, tmp_path / "z.zip", **{"a.mid": "b.mid", "b.mid": "b.mid"})
-    monkeypatch.setattr("eval.pieces.MAX_ARCHIVE_BYTES", 10)
-    with pytest.raises(UserError, match="unpacks to"):
+    monkeypatch.setattr("rnngan.data.archives.MAX_TOTAL_BYTES", 10)
+    with pytest.raises(UserError, match=r"only file in .* 1 archive_too_large; .* come out of it"):
         load_side(archive)
 
 
@@ -119,16 +193,35 @@ def test_a_prepared_corpus_gives_its_splits(store):
     assert test.title(0).endswith(".mid")
 
 
-@pytest.mark.parametrize("absolute", [True, False])
-def test_a_run_stands_for_its_corpus(store, tmp_path, absolute):
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_run_stands_for_its_corpus(store, tmp_path, moved):
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.toml").write_text("")
-    path = str(store.folder) if absolute else "corpus"
-    (run / "run.json").write_text(json.dumps({"store": path}))
-    if not absolute:
-        (run / "corpus").symlink_to(store.folder)
+    (run / "run.json").write_text(
+        json.dumps({"store": str(run / "store" if moved else store.folder)})
+    )
+    if moved:
+        shutil.copytree(store.folder, run / "store")
+        run = run.rename(tmp_path / "elsewhere")
     assert list(load_side(run).pieces) == store.pieces("test")
+
+
+def statistics(count):
+    names = select("note_density")
+    return Statistics(
+        table=FeatureTable(np.zeros(count, row_dtype(bins_of(names)))),
+        titles=tuple(f"{i}.mid" for i in range(count)),
+        piece_hashes=("ab",) * count,
+    )
+
+
+def test_a_side_may_be_without_its_music():
+    side = Side(name="x", statistics=statistics(3))
+    assert (side.num_pieces, side.num_distinct, side.title(1)) == (3, 1, "1.mid")
+    with pytest.raises(UserError, match="copying is not available from statistics: x is here"):
+        side.need_pieces("copying")
+    assert Side(name="y", pieces=(tune(0),)).need_pieces("copying") == (tune(0),)
 
 
 class TestBadInput:
@@ -156,7 +249,21 @@ class TestBadInput:
 
     def test_a_file_of_another_kind(self, tmp_path):
         (tmp_path / "x.bin").write_bytes(bytes(range(256)))
-        self.refused(tmp_path / "x.bin", "neither a folder, nor a zip file, nor a text file")
+        self.refused(tmp_path / "x.bin", "neither a folder, nor an archive, nor")
+
+    def test_a_text_without_music(self, folder):
+        self.refused(folder / "notes.txt", "no music in .*: no line ends in .abc")
+
+    def test_an_archive_that_is_none(self, tmp_path):
+        (tmp_path / "x.zip").write_text("hello")
+        self.refused(tmp_path / "x.zip", "the only file in .*: 1 not_an_archive; the first: x.zip")
+
+    def test_all_but_one_broken(self, folder, tmp_path):
+        for name in ("x.mid", "y.mid"):
+            (tmp_path / "few").mkdir(exist_ok=True)
+            (tmp_path / "few" / name).write_bytes(b"MThd")
+        shutil.copy(folder / "b.mid", tmp_path / "few")
+        self.refused(tmp_path / "few", r"few \(2 files were refused\) gives 1 piece")
 
     def test_a_device(self):
         self.refused(Path("/dev/zero"), "neither a file nor a folder")
