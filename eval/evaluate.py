@@ -304,6 +304,7 @@ def evaluate(
     rows: list[Row] = []
     set_rows: list[SetRow] = []
     told_apart: dict[str, tuple[TwoSample, ...]] = {}
+    left_out: list[str] = []
     for index, fake in enumerate(fakes):
         rng = np.random.default_rng((seed, index))
         sizes = Sizes(
@@ -332,20 +333,23 @@ def evaluate(
             )
         if views:
             known = [tables[real.name], tables[fake.name], *([reference] if training else [])]
-            told_apart[fake.name] = two_sample(
-                real.need_pieces("the two-sample test"),
-                fake.need_pieces("the two-sample test"),
-                training=training.need_pieces("the two-sample test") if training else (),
-                views=views,
-                features={
-                    name: np.concatenate([table[name] for table in known]) for name in FEATURES
-                }
-                if set(FEATURES) <= set(names)
-                else None,
-                seed=seed,
-                resamples=resamples,
-                track=track,
-            )
+            try:
+                told_apart[fake.name] = two_sample(
+                    real.need_pieces("the two-sample test"),
+                    fake.need_pieces("the two-sample test"),
+                    training=training.need_pieces("the two-sample test") if training else (),
+                    views=views,
+                    features={
+                        name: np.concatenate([table[name] for table in known]) for name in FEATURES
+                    }
+                    if set(FEATURES) <= set(names)
+                    else None,
+                    seed=seed,
+                    resamples=resamples,
+                    track=track,
+                )
+            except UserError as error:  # too few pieces, or no music: the rest stands
+                left_out.append(f"{fake.name}: no two-sample test: {error}")
     p_values = [row.p for row in rows] + [row.p for row in set_rows]
     corrected = resampling.benjamini_hochberg(np.array(p_values)).tolist()
     rows = [replace(row, p_corrected=p) for row, p in zip(rows, corrected)]
@@ -363,6 +367,7 @@ def evaluate(
         band=_band_in_words(real, training),
         warnings=(
             *_warnings(real, fakes, training, rows, permutations),
+            *left_out,
             *(r.warning for results in told_apart.values() for r in results if r.warning),
         ),
         seed=seed,

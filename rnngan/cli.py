@@ -133,6 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads of OpenMP that wait by spinning for long keep the processor from what else runs, and
     # so from each other; those that sleep at once are slow to wake (docs/experiments.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # numpy's products, in the evaluation, are so small that threads would wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Every length of batch makes oneDNN keep another set of programs, a gigabyte in the end.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     try:

@@ -7,9 +7,10 @@ import sys
 
 from rich.console import Console
 
+from eval.cache import cache_folder
 from eval.evaluate import Evaluation, evaluate
 from eval.pieces import Side
-from eval.report import terminal_table, write_report
+from eval.report import terminal_sets, terminal_table, write_report
 from eval.wording import summary
 from rnngan.config import RunConfig
 from rnngan.data.batches import MAX_HELD_OUT
@@ -74,10 +75,14 @@ def evaluate_stages(run: Run, store: Store, *, say: Say) -> Evaluation | None:
         held_out,
         generated_sides(models, run.config),
         training=Side(name="training", pieces=tuple(store.pieces("train"))),
+        views=("features",),
+        cache=cache_folder(),
         seed=run.config.seed,
     )
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     console.print(terminal_table(evaluation))
+    if evaluation.set_rows:
+        console.print(terminal_sets(evaluation))
     for side in evaluation.fakes:
         console.print(*summary(evaluation, side), sep="\n", markup=False)
     write_report(evaluation, run.folder / "report", command=shlex.join(sys.argv))
