@@ -112,7 +112,7 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 
     from eval.cache import cache_folder
     from eval.conditions import Condition
-    from eval.evaluate import evaluate
+    from eval.evaluation import evaluate
     from eval.features import select
     from eval.pieces import corpus_of, load_side
     from eval.report import make_folder, terminal_sets, terminal_table, write_report

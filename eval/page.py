@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from eval.copying import MIN_NOTES
-from eval.evaluate import ALPHA, Evaluation, Row
+from eval.evaluation import ALPHA, Evaluation, Row
 from eval.wording import between, number, p_value, percent, side_by_side, summary
 
 STYLE = """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.evaluate import Column, Evaluation, Row
+from eval.evaluation import Column, Evaluation, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

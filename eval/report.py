@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from eval.copying import MIN_NOTES
-from eval.evaluate import Copying, Evaluation, Figure, Row, Summary
+from eval.evaluation import Copying, Evaluation, Figure, Row, Summary
 from eval.page import as_html
 from eval.pictures import PICTURES, pictures
 from eval.pieces import Side

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from eval.copying import MIN_NOTES
-from eval.evaluate import ALPHA, Evaluation, Row
+from eval.evaluation import ALPHA, Evaluation, Row
 from eval.pieces import Side
 from eval.resampling import Interval
 from eval.twosample import headline

@@ -8,7 +8,7 @@ import sys
 from rich.console import Console
 
 from eval.cache import cache_folder
-from eval.evaluate import Evaluation, evaluate
+from eval.evaluation import Evaluation, evaluate
 from eval.pieces import Side
 from eval.report import terminal_sets, terminal_table, write_report
 from eval.wording import summary

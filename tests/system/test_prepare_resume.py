@@ -15,7 +15,13 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
-PROGRAM = "import sys; from rnngan.cli import main; sys.exit(main())"
+PROGRAM = """
+import signal, sys
+# Whoever runs the tests in the background of a shell passes on that interrupts are ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from rnngan.cli import main
+sys.exit(main())
+"""
 SLOWLY = """
 import time
 from rnngan.data.duplicates import Signatures

@@ -357,7 +357,7 @@ TOOLS = [
     _on_piece(
         MUSPY, "pitch_range", "drums alone", MUSPY_RANGE_OF_DRUMS, "subtracts limits never reached",
     ),
-    _on_piece(MUSPY, "pitch_range", "no notes", None, "raises without tracks"),
+    _on_piece(MUSPY, "polyphony", "no notes", None, "raises without notes"),
     Recorded(
         PYPIANOROLL, "pitch_class_count", "three octaves",
         Piece.from_rows(in_a_row(60, 72, 84)),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eval.copying import MIN_NOTES
-from eval.evaluate import COPIED_SHARE, LONGEST_RUN, Column, Figure, Row, Summary, evaluate
+from eval.evaluation import COPIED_SHARE, LONGEST_RUN, Column, Figure, Row, Summary, evaluate
 from eval.features import select
 from eval.pieces import Side
 from rnngan.errors import UserError
