@@ -78,7 +78,7 @@ def spread(paths: list[str], count: int) -> list[str]:
 def written_by_music21(name: str, folder: Path, count: int) -> list[str]:
     """MIDI files of a named corpus as music21 writes them, 10,080 ticks to a quarter.
 
-    Pieces whose repeats it cannot play out are left out.
+    Pieces that it cannot write are left out.
     """
     import music21
 
@@ -88,7 +88,7 @@ def written_by_music21(name: str, folder: Path, count: int) -> list[str]:
     for path in spread(corpus_files(name).paths, 2 * count):
         score = music21.converter.parse(path, forceSource=True)
         if parts is None or len(score.parts) == parts:
-            with contextlib.suppress(music21.repeat.ExpanderException):
+            with contextlib.suppress(music21.exceptions21.Music21Exception):
                 written.append(str(score.write("midi", folder / f"{len(written):05}.mid")))
     return spread(written, count)
 
