@@ -11,7 +11,9 @@ Every row holds the distance between the real and a generated side, and with it
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -313,13 +315,17 @@ def evaluate(
             training=training.num_pieces if training else 0,
         )
         draws = _draw(rng, sizes, resamples, permutations)
-        for column in track(columns, f"comparing {fake.name}"):
-            values = Values(
+        values = [
+            Values(
                 real=tables[real.name][column.name],
                 fake=tables[fake.name][column.name],
                 training=reference.get(column.name),
             )
-            rows.append(_compare(fake.name, column, values, draws))
+            for column in columns
+        ]
+        compared = _compare_all(fake.name, columns, values, draws, workers)
+        for _, row in zip(track(columns, f"comparing {fake.name}"), compared):
+            rows.append(row)
         if with_music and set(VECTOR) <= set(names):
             set_rows += compare_sets(
                 fake.name,
@@ -362,7 +368,7 @@ def evaluate(
         rows=tuple(rows),
         set_rows=tuple(set_rows),
         two_sample=told_apart,
-        controls=_controls(real, names, columns, seed, measure) if controls else {},
+        controls=_controls(real, names, columns, seed, measure, workers) if controls else {},
         copying=copying,
         band=_band_in_words(real, training),
         warnings=(
@@ -407,6 +413,7 @@ def _controls(
     columns: Sequence[Column],
     seed: int,
     measure: Callable[[Side], Table],
+    workers: int | None,
 ) -> dict[str, tuple[Row, ...]]:
     """Rows of real music that was spoilt, against what it was; p-values corrected per control."""
     pieces: list[Piece] = list(real.need_pieces("what controls show"))[:CONTROL_PIECES]
@@ -418,7 +425,8 @@ def _controls(
         after = measure(Side(name=f"{real.name}, {name}", pieces=spoilt))
         rng = np.random.default_rng((seed, index))
         draws = _draw(rng, sizes, CONTROL_RESAMPLES, CONTROL_PERMUTATIONS)
-        rows = [_compare(name, c, Values(before[c.name], after[c.name], None), draws) for c in told]
+        values = [Values(before[column.name], after[column.name], None) for column in told]
+        rows = list(_compare_all(name, told, values, draws, workers))
         corrected = resampling.benjamini_hochberg(np.array([row.p for row in rows])).tolist()
         found[name] = tuple(replace(row, p_corrected=p) for row, p in zip(rows, corrected))
     return found
@@ -572,6 +580,20 @@ def _real_draw(rng: np.random.Generator, sizes: Sizes, most: int, resamples: int
     real = rng.permutation(sizes.real)[: 2 * most]
     part = resampling.subsets(rng, len(real), min(sizes.fake, len(real) // 2), resamples)
     return Draw(real, np.stack([1 - part, part]))
+
+
+def _compare_all(
+    side: str,
+    columns: Sequence[Column],
+    values: Sequence[Values],
+    draws: Draws,
+    workers: int | None,
+) -> Iterator[Row]:
+    """The rows of some features, in threads: numpy lets others work while it computes."""
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        yield from pool.map(
+            lambda column, found: _compare(side, column, found, draws), columns, values
+        )
 
 
 def _compare(side: str, column: Column, values: Values, draws: Draws) -> Row:
