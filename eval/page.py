@@ -10,7 +10,7 @@ from typing import Any
 
 from eval.copying import MIN_NOTES
 from eval.evaluation import ALPHA, Evaluation, Row
-from eval.wording import between, number, p_value, percent, side_by_side, summary
+from eval.wording import between, number, p_value, percent, set_cells, side_by_side, summary
 
 STYLE = """
 :root { color-scheme: light; }
@@ -151,16 +151,7 @@ def _html_sets(evaluation: Evaluation) -> str:
     heads = ["side", "figure", "value", "95 % interval", "real vs real", "p corr.", "better", "n"]
     body = [
         _html_line(
-            [
-                row.side,
-                row.name,
-                number(row.value),
-                between(row.interval),
-                between(row.band),
-                p_value(row.p_corrected),
-                row.direction,
-                f"{row.n_real}, {row.n_fake}",
-            ],
+            [*set_cells(row), f"{row.n_real}, {row.n_fake}"],
             "flagged" if row.p_corrected < ALPHA else "",
         )
         for row in evaluation.set_rows

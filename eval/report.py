@@ -21,7 +21,7 @@ from eval.pictures import PICTURES, pictures
 from eval.pieces import Side
 from eval.setwise import SetRow
 from eval.twosample import TwoSample
-from eval.wording import between, number, p_value, side_by_side
+from eval.wording import between, number, p_value, set_cells, side_by_side
 from rnngan.errors import UserError
 from rnngan.files import write_atomically
 
@@ -134,19 +134,6 @@ def terminal_sets(evaluation: Evaluation) -> Table:
     for row in evaluation.set_rows:
         table.add_row(*map(plain, set_cells(row)))
     return table
-
-
-def set_cells(row: SetRow) -> list[str]:
-    """One figure of a side as a whole."""
-    return [
-        row.side,
-        row.name,
-        number(row.value),
-        between(row.interval),
-        between(row.band),
-        p_value(row.p_corrected),
-        row.direction,
-    ]
 
 
 def _cells(row: Row) -> list[str]:

@@ -9,6 +9,7 @@ from eval.copying import MIN_NOTES
 from eval.evaluation import ALPHA, Evaluation, Row
 from eval.pieces import Side
 from eval.resampling import Interval
+from eval.setwise import SetRow
 from eval.twosample import headline
 
 FARTHEST = 5
@@ -47,6 +48,19 @@ def side_by_side(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         cells += [number(row.fake.mean), number(row.distance.value), row.verdict]
     return cells
+
+
+def set_cells(row: SetRow) -> list[str]:
+    """One figure of a side as a whole."""
+    return [
+        row.side,
+        row.name,
+        number(row.value),
+        between(row.interval),
+        between(row.band),
+        p_value(row.p_corrected),
+        row.direction,
+    ]
 
 
 def summary(evaluation: Evaluation, side: Side) -> list[str]:

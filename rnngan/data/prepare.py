@@ -432,11 +432,8 @@ def _splits(
     if config.split != "random":
         return official_split(config.split, corpus.names())
     # Named by what is in them, so that pieces which come or go move few others.
-    names: dict[int, bytes] = {}
-    for number, one in zip(group.tolist(), corpus.signatures):
-        names[number] = min(names.get(number, one.exact), one.exact)
     return split_by_group(
-        [names[number].hex() for number in group.tolist()],
+        [corpus.signatures[number].exact.hex() for number in group.tolist()],
         validation_rate=config.validation_rate,
         test_rate=config.test_rate,
         seed=seed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,3 +87,30 @@ def settings_of(data: Mapping[str, Any], name: str) -> dict[str, Any]:
     if (found := fields.pop("name", None)) != name:
         raise ValueError(f"not a tokenizer of kind {name!r}: {found!r}")
     return fields
+
+
+def check_tags(tags: Collection[str]) -> None:
+    """See that every key of the tag tokens, `key=value`, also has one without a value.
+
+    Raises:
+        ValueError: One has not.
+    """
+    for tag in tags:
+        if tag.split("=", 1)[0] + "=" not in tags:
+            raise ValueError(f"tag {tag!r} needs one of its key without a value beside it")
+
+
+def keys_of(tags: Iterable[str]) -> tuple[str, ...]:
+    """Keys of tag tokens, each once."""
+    return tuple(dict.fromkeys(tag.split("=", 1)[0] for tag in tags))
+
+
+def check_tokens(tokenizer: Tokenizer, tokens: npt.NDArray[np.integer]) -> None:
+    """See that the grammar allows a sequence.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if (wrong := tokenizer.grammar.first_error(tokens)) is not None:
+        name = tokenizer.vocabulary.names[int(tokens[wrong])]
+        raise ValueError(f"{name} may not stand at time {wrong}")

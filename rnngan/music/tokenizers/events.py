@@ -32,7 +32,7 @@ from rnngan.music.piece import (
     bar_lines,
     one_at_a_time,
 )
-from rnngan.music.tokenizers.base import settings_of
+from rnngan.music.tokenizers.base import check_tags, check_tokens, keys_of, settings_of
 from rnngan.music.tokenizers.steps import commonest_metres, metre_of
 from rnngan.music.tokenizers.summary import Histogram, Summary
 from rnngan.music.vocabulary import (
@@ -127,9 +127,7 @@ class EventsConfig:
             values = getattr(self, name)
             if values[0] < least or values[-1] > most:
                 raise ValueError(f"{name} must be {least} to {most}, got {values}")
-        for tag in self.tags:
-            if tag.split("=", 1)[0] + "=" not in self.tags:
-                raise ValueError(f"tag {tag!r} needs one of its key without a value beside it")
+        check_tags(self.tags)
 
 
 class Events:
@@ -181,7 +179,7 @@ class Events:
         ]
         self.vocabulary = Vocabulary(tuple(names))
         self.bar = self.vocabulary.index["Bar"]
-        self.tag_keys = tuple(dict.fromkeys(tag.split("=", 1)[0] for tag in config.tags))
+        self.tag_keys = keys_of(config.tags)
         self._first = {kind: ids.start for kind, ids in self.vocabulary.ranges.items()}
         self._known = np.zeros((DRUMS + 1, 128), dtype=bool)
         self._known[list(config.programs), config.lowest : config.highest + 1] = True
@@ -228,11 +226,7 @@ class Events:
                 programs=tuple(sorted(summary.programs)) or (0,),
                 velocities=_representatives(summary.velocities, velocity_bins) or (80,),
                 tempos=tuple(sorted(tempos)),
-                tags=tuple(
-                    f"{key}={value}"
-                    for key in dict.fromkeys(tags)
-                    for value in sorted({"", *summary.tags.get(key, ())})
-                ),
+                tags=summary.tag_tokens(tags),
                 voices=min(max(summary.voices, 1), _MOST_VOICES),
             )
         )
@@ -356,9 +350,8 @@ class Events:
         Raises:
             ValueError: `strict`, and the grammar does not allow the sequence.
         """
-        if strict and (wrong := self.grammar.first_error(tokens)) is not None:
-            name = self.vocabulary.names[int(tokens[wrong])]
-            raise ValueError(f"{name} may not stand at time {wrong}")
+        if strict:
+            check_tokens(self, tokens)
         names = self.vocabulary.names
         metre = self.metres[0]
         metres = [metre]

@@ -36,7 +36,7 @@ from rnngan.music.piece import (
     regular_metres,
     regular_tempos,
 )
-from rnngan.music.tokenizers.base import settings_of
+from rnngan.music.tokenizers.base import check_tags, check_tokens, keys_of, settings_of
 from rnngan.music.tokenizers.steps import commonest_tempo, metre_of, one_program
 from rnngan.music.tokenizers.summary import Summary
 from rnngan.music.vocabulary import (
@@ -112,9 +112,7 @@ class MidiTok:
                 "with use_programs, miditok needs one_token_stream_for_programs and "
                 "use_pitchdrum_tokens: one sequence a piece, and drums that no transposition moves"
             )
-        for tag in tags:
-            if tag.split("=", 1)[0] + "=" not in tags:
-                raise ValueError(f"tag {tag!r} needs one of its key without a value beside it")
+        check_tags(tags)
         self.tokenizer = tokenizer
         self.kind = kind
         self.program, self.velocity, self.tempo, self.tags = program, velocity, tempo, tags
@@ -126,7 +124,7 @@ class MidiTok:
         self.vocabulary = Vocabulary((*head, *theirs))
         self.bar: int | None = self.vocabulary.index.get("Bar_None")
         self.pitched_kinds = tuple(kind for kind in _PITCHED if kind in kinds)
-        self.tag_keys = tuple(dict.fromkeys(tag.split("=", 1)[0] for tag in tags))
+        self.tag_keys = keys_of(tags)
         self._their_ids = np.array([tokenizer.vocab[name] for name in theirs], dtype=np.int64)
         self._our_ids = np.zeros(len(tokenizer.vocab), dtype=np.int64)
         self._our_ids[self._their_ids] = len(head) + np.arange(len(theirs))
@@ -194,11 +192,7 @@ class MidiTok:
             program=one_program(summary),
             velocity=int(summary.velocities.argmax()) or 80,
             tempo=commonest_tempo(summary),
-            tags=tuple(
-                f"{key}={value}"
-                for key in dict.fromkeys(tags)
-                for value in sorted({"", *summary.tags.get(key, ())})
-            ),
+            tags=summary.tag_tokens(tags),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -289,9 +283,8 @@ class MidiTok:
         Raises:
             ValueError: `strict`, and the grammar does not allow the sequence.
         """
-        if strict and (wrong := self.grammar.first_error(tokens)) is not None:
-            name = self.vocabulary.names[int(tokens[wrong])]
-            raise ValueError(f"{name} may not stand at time {wrong}")
+        if strict:
+            check_tokens(self, tokens)
         first = len(self.vocabulary) - len(self._their_ids)
         tags: dict[str, str] = {}
         state, body = self._first_state, []

@@ -33,6 +33,7 @@ from rnngan.music.piece import (
     Tempo,
     bar_lines,
 )
+from rnngan.music.tokenizers.base import check_tags, check_tokens, keys_of
 from rnngan.music.tokenizers.summary import Summary
 from rnngan.music.vocabulary import (
     CONTINUE,
@@ -104,9 +105,7 @@ class StepsConfig(ABC):
                 "need 0 <= program <= 127, 1 <= velocity <= 127 and a positive tempo, got "
                 f"{self.program, self.velocity, self.tempo}"
             )
-        for tag in self.tags:
-            if tag.split("=", 1)[0] + "=" not in self.tags:
-                raise ValueError(f"tag {tag!r} needs one of its key without a value beside it")
+        check_tags(self.tags)
 
 
 def metre_of(name: str) -> Metre:
@@ -174,11 +173,7 @@ def fitted_settings(
         "program": one_program(summary),
         "velocity": median,
         "tempo": commonest_tempo(summary),
-        "tags": tuple(
-            f"{key}={value}"
-            for key in dict.fromkeys(tags)
-            for value in sorted({"", *summary.tags.get(key, ())})
-        ),
+        "tags": summary.tag_tokens(tags),
     }
 
 
@@ -221,7 +216,7 @@ class StepTokenizer(ABC):
             )
         )
         self.bar = self.vocabulary.index["Bar"]
-        self.tag_keys = tuple(dict.fromkeys(tag.split("=", 1)[0] for tag in config.tags))
+        self.tag_keys = keys_of(config.tags)
         self._first = {kind: ids.start for kind, ids in self.vocabulary.ranges.items()}
 
     @abstractmethod
@@ -336,9 +331,8 @@ class StepTokenizer(ABC):
         Raises:
             ValueError: `strict`, and the grammar does not allow the sequence.
         """
-        if strict and (wrong := self.grammar.first_error(tokens)) is not None:
-            name = self.vocabulary.names[int(tokens[wrong])]
-            raise ValueError(f"{name} may not stand at time {wrong}")
+        if strict:
+            check_tokens(self, tokens)
         config, ids = self.config, self.vocabulary.ids
         until = np.append(np.flatnonzero(tokens == END), len(tokens))[0]
         read: Integers = np.asarray(tokens[:until], dtype=np.int64)

@@ -119,6 +119,14 @@ class Summary:
         """Notes, drums included."""
         return int(self.velocities.sum())
 
+    def tag_tokens(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """`key=value` for every value of these tags, and `key=` for pieces without one."""
+        return tuple(
+            f"{key}={value}"
+            for key in dict.fromkeys(keys)
+            for value in sorted({"", *self.tags.get(key, ())})
+        )
+
     def pitch_range(self, margin: int) -> tuple[int, int]:
         """Lowest and highest pitch that occur, with `margin` semitones of room on both sides.
 
