@@ -10,7 +10,19 @@ from typing import Any
 
 from eval.copying import MIN_NOTES
 from eval.evaluation import ALPHA, Evaluation, Row
-from eval.wording import between, number, p_value, percent, set_cells, side_by_side, summary
+from eval.gallery import RANKING, Exhibit, Gallery, Kind, sound, sound_seconds
+from eval.pictures import piano_roll
+from eval.pieces import Side
+from eval.wording import (
+    between,
+    exhibit_lines,
+    number,
+    p_value,
+    percent,
+    set_cells,
+    side_by_side,
+    summary,
+)
 
 STYLE = """
 :root { color-scheme: light; }
@@ -30,6 +42,9 @@ tr.flagged td { color: #a32100; }
 img { max-width: 100%; }
 code { font-family: ui-monospace, monospace; font-size: 12px; overflow-wrap: anywhere; }
 .faint { color: #666; }
+figure { margin: 1rem 0 1.8rem; }
+figure p { margin: .2rem 0; }
+audio { display: block; width: 24rem; max-width: 100%; height: 2.2rem; }
 """
 
 HOW_TO_READ = (
@@ -48,8 +63,28 @@ HOW_TO_READ = (
 )
 
 
-def as_html(evaluation: Evaluation, images: dict[str, bytes], record: dict[str, Any]) -> str:
-    """One self-contained page: summary, table, pictures, copying, provenance."""
+PICTURES = {
+    "distributions": (
+        "Numbers over the pieces",
+        "Histograms and kernel densities (Gaussian, bandwidth by Scott's rule) of all sides on one "
+        "grid, without the outermost percent at either end. Numbers of few values: the share of "
+        "the pieces at each.",
+    ),
+    "histograms": ("Histograms", "Means over the pieces."),
+    "transitions": ("Transitions", "Means over the pieces."),
+    "self_similarity": (
+        "Self-similarity",
+        "Dark where two beats of a piece sound alike (cosine of their pitch classes); a dark line "
+        "beside the diagonal is a passage that comes back. Fitness, 0 to 1: how well the "
+        "clearest repeat of 3 seconds or more explains the piece.",
+    ),
+}
+
+
+def as_html(
+    evaluation: Evaluation, gallery: Gallery, images: dict[str, bytes], record: dict[str, Any]
+) -> str:
+    """One self-contained page: summary, tables, pictures, pieces, copying, provenance."""
     title = f"{', '.join(side.name for side in evaluation.fakes)} against {evaluation.real.name}"
     parts = [
         "<!doctype html>",
@@ -75,14 +110,12 @@ def as_html(evaluation: Evaluation, images: dict[str, bytes], record: dict[str, 
         text = line + evaluation.band + "." if line.endswith(": ") else line
         parts.append(f"<li>{escape(text)}</li>")
     parts.append("</ul>")
-    headings = {
-        "distributions": "Numbers over the pieces",
-        "histograms": "Histograms",
-        "transitions": "Transitions",
-    }
-    for name, heading in headings.items():
+    for name, (heading, told) in PICTURES.items():
         if name in images:
-            parts.append(f"<h2>{heading}</h2>{_image(heading, images[name])}")
+            parts.append(f'<h2>{heading}</h2><p class="faint">{escape(told)}</p>')
+            parts.append(_image(heading, images[name]))
+    if gallery:
+        parts.append(_html_gallery(gallery))
     if record["copying"]:
         parts.append(_html_copying(record["copying"]))
     if evaluation.controls:
@@ -194,6 +227,47 @@ def _html_controls(evaluation: Evaluation) -> str:
         "reacts by more than chance; a point behind it where the permutation test sees nothing.</p>"
         + _html_table(["feature", *names], body)
     )
+
+
+def _html_gallery(gallery: Gallery) -> str:
+    """Piano roll and sound of the pieces that were chosen of each side."""
+    with_music = [selection for selection in gallery if not selection.side.statistics]
+    seconds = sound_seconds(sum(len(e) for s in with_music for e in s.exhibits.values()))
+    parts = [
+        "<h2>Pieces to look at and to listen to</h2>",
+        f'<p class="faint">{escape(RANKING)} In brackets: the real side\'s middle 95 %. The sound '
+        f"is that of the first {number(seconds)} s, up to the dotted line.</p>",
+    ]
+    for selection in gallery:
+        side = selection.side
+        real = " (real)" if selection is gallery[0] else ""
+        parts.append(f"<h3>{escape(side.name)}{real}</h3>")
+        if side.statistics:
+            parts.append(
+                '<p class="faint">It is here as statistics, without its music: nothing to look '
+                "at or to listen to.</p>"
+            )
+        parts += [
+            _html_exhibit(side, kind, exhibit, seconds)
+            for kind, exhibits in selection.exhibits.items()
+            for exhibit in exhibits
+        ]
+    return "\n".join(parts)
+
+
+def _html_exhibit(side: Side, kind: Kind, exhibit: Exhibit, seconds: float) -> str:
+    title = escape(exhibit.title)
+    lines = "<br>".join(map(escape, exhibit_lines(exhibit)))
+    caption = f'<b>{kind}: {title}</b><br><span class="faint">{lines}</span>'
+    music = ""
+    if not side.statistics:
+        piece = side.pieces[exhibit.index]
+        encoded = base64.b64encode(sound(piece, seconds)).decode()
+        music = (
+            _image(f"Piano roll of {exhibit.title}", piano_roll(piece, seconds=seconds))
+            + f'<audio controls src="data:audio/wav;base64,{encoded}"></audio>'
+        )
+    return f"<figure><figcaption>{caption}</figcaption>{music}</figure>"
 
 
 def _html_copying(parts: list[dict[str, Any]]) -> str:

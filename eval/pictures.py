@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import io
+import math
+import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.distances import covering_grid, nearest, smooth
 from eval.evaluation import Column, Evaluation, Row
+from eval.features import FEATURES
+from eval.features.spans import chroma
+from eval.features.structure import ALIKE, frame_lines, self_similarity, structure
+from eval.gallery import Gallery, Kind, Selection, opening
+from eval.wording import number
+from rnngan.music.picture import draw_piano_roll
+from rnngan.music.piece import Piece
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +30,7 @@ Floats = NDArray[np.float64]
 INK, FAINT, REAL = "#222222", "#9a9a9a", "#4a4a4a"
 FAKES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b")
 """Also distinct to colour-blind eyes; after Okabe and Ito."""
-PICTURES = ("summary", "distributions", "histograms", "transitions")
+PICTURES = ("summary", "distributions", "histograms", "transitions", "self_similarity")
 STYLE = {
     "font.size": 8.0,
     "axes.titlesize": 8.5,
@@ -32,15 +42,25 @@ STYLE = {
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
+    "text.parse_math": False,  # names of files may hold $
 }
+MIN_STEM_GAP = 1 / 30
+"""Of its range, at least, between the values of a number that has them drawn one by one."""
+DOTS_PER_INCH = 130
 MOST_BARS = 26
 """Histograms of more bins are outlines."""
 MATRIX_SIZE = 12
 NEAREST, FARTHEST = 0.1, 100.0
 """Ends of the summary's axis."""
+COMPARED: tuple[Kind, ...] = ("typical", "best", "worst")
+"""Pieces of a generated side whose self-similarity stands beside that of a typical real one."""
+SHORTEST_REPEAT = 3.0
+"""Seconds, as in the features."""
+MOST_BAR_NUMBERS = 8
+LONGEST_TITLE = 30
 
 
-def pictures(evaluation: Evaluation) -> dict[str, bytes]:
+def pictures(evaluation: Evaluation, gallery: Gallery) -> dict[str, bytes]:
     """PNG files by name, those of `PICTURES` for which there is something to show."""
     from matplotlib import rc_context
 
@@ -60,7 +80,28 @@ def pictures(evaluation: Evaluation) -> dict[str, bytes]:
             drawn["histograms"] = _histograms(evaluation, others)
         if matrices:
             drawn["transitions"] = _transitions(evaluation, matrices)
+        if panels := _similarity_panels(gallery):
+            drawn["self_similarity"] = _self_similarity(panels)
         return {name: _png(figure) for name, figure in drawn.items()}
+
+
+def piano_roll(piece: Piece, *, seconds: float) -> bytes:
+    """PNG file of the opening of a piece; a dotted line stands where so many seconds have passed.
+
+    The piece may be without notes.
+    """
+    from matplotlib import rc_context
+
+    piece = opening(piece)
+    with rc_context(STYLE):
+        figure = _canvas(10.5, 2.4)
+        figure.set_layout_engine("none")  # to find the margins takes as long as to draw
+        axes = figure.add_axes((0.035, 0.09, 0.955, 0.8))
+        draw_piano_roll(axes, piece)
+        ticks = np.arange(piece.end + 1)
+        if piece.seconds_at(piece.end) > seconds:
+            axes.axvline(np.interp(seconds, piece.seconds_at(ticks), ticks), color=INK, ls=":")
+        return _png(figure)
 
 
 def _canvas(width: float, height: float) -> Figure:
@@ -68,15 +109,18 @@ def _canvas(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    # Without the program's version in it, equal evaluations give equal bytes.
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
+    with warnings.catch_warnings():  # a letter that the font lacks is drawn as a box
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        # Without the program's version in it, equal evaluations give equal bytes. Unlike savefig
+        # this draws only once.
+        figure.canvas.print_png(file, metadata={"Software": None})  # type: ignore[attr-defined]
     return file.getvalue()
 
 
@@ -150,37 +194,75 @@ def _distributions(evaluation: Evaluation, columns: Sequence[Column]) -> Figure:
     """Every scalar feature over the pieces of each side."""
     across = min(5, len(columns))
     figure = _canvas(2.7 * across, 0.7 + 1.55 * -(-len(columns) // across))
+    colours = [REAL, *_colours(evaluation)]
     for column, axes in zip(columns, _panels(figure, len(columns), across)):
-        values = [
+        sides = [
             table[column.name][~np.isnan(table[column.name])]
             for table in evaluation.tables.values()
         ]
-        edges = _edges(np.concatenate(values))
-        for side, colour in zip(values, [REAL, *_colours(evaluation)]):
-            if len(side):
-                share = np.full(len(side), 1 / len(side))
-                clipped = np.clip(side, edges[0], edges[-1])
-                options: dict[str, Any] = {"bins": edges, "weights": share, "color": colour}
-                if colour == REAL:
-                    axes.hist(clipped, alpha=0.35, **options)
-                else:
-                    axes.hist(clipped, histtype="step", lw=1.4, **options)
+        values = np.concatenate(sides)
+        different, apart = np.unique(values), MIN_STEM_GAP * float(np.ptp(values))
+        if len(different) <= len(values) / 2 and (np.diff(different) >= apart).all():
+            _stems(axes, different, sides, colours)
+        else:
+            _densities(axes, column, sides, colours)
         axes.set_title(column.name)
         axes.set_xlabel(column.unit, labelpad=1)
         axes.set_yticks([])
+        axes.set_ylim(0)
         axes.spines["left"].set_visible(False)
     _legend(figure, evaluation)
     return figure
 
 
-def _edges(values: Floats) -> Floats:
-    """Ends of 24 bins that hold all but the outermost percents, which fall into the end bins."""
+def _stems(axes: Axes, values: Floats, sides: Sequence[Floats], colours: Sequence[str]) -> None:
+    """Share of each side's pieces at each of a few values: broad for real music, slim beside it."""
+    low, high = float(values[0]), float(values[-1])
+    width = high - low or 1.0
+    for i, (side, colour) in enumerate(zip(sides, colours)):
+        shares = np.array([np.mean(side == value) if len(side) else 0.0 for value in values])
+        seen = shares > 0
+        if colour == REAL:
+            axes.vlines(values[seen], 0, shares[seen], color=colour, alpha=0.35, lw=6)
+        else:
+            places = values[seen] + 0.02 * width * (i - len(sides) / 2)
+            axes.vlines(places, 0, shares[seen], color=colour, lw=1.4)
+            axes.plot(places, shares[seen], "o", ms=3, color=colour)
+    axes.set_xlim(low - 0.08 * width, high + 0.08 * width)
+    if low == high:
+        axes.set_xticks([low], [number(low)])
+
+
+def _densities(axes: Axes, column: Column, sides: Sequence[Floats], colours: Sequence[str]) -> None:
+    """Histogram and kernel density of each side, on one grid and without the outermost percents."""
+    low, high = _middle(np.concatenate(sides))
+    shown = [side[(side >= low) & (side <= high)] for side in sides]
+    grid = covering_grid(*(side for side in shown if len(side)))
+    least, most = FEATURES[column.name].range
+    possible = (grid >= least) & (grid <= most)
+    edges = np.linspace(low, high, 25)
+    top = 0.0
+    for side, within, colour in zip(sides, shown, colours):
+        if not len(within):
+            continue
+        share = np.histogram(within, edges)[0] / len(side) / np.diff(edges)
+        top = max(top, float(share.max()))
+        axes.stairs(share, edges, color=colour, fill=True, alpha=0.25 if colour == REAL else 0.15)
+        counts = np.bincount(nearest(grid, within), minlength=len(grid))
+        mass = smooth(counts) * len(within) / len(side)
+        density = mass / (grid[1] - grid[0])
+        axes.plot(grid[possible], density[possible], color=colour, lw=1.4)
+    axes.margins(x=0.03)
+    # The needle of a side whose values are all equal goes on above the plot.
+    axes.set_ylim(0, 1.1 * top)
+
+
+def _middle(values: Floats) -> tuple[float, float]:
+    """All but the outermost percents; everything where only those differ."""
     low, high = np.quantile(values, [0.01, 0.99])
     if low == high:
         low, high = values.min(), values.max()
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    return np.linspace(low, high, 25)
+    return float(low), float(high)
 
 
 def _histograms(evaluation: Evaluation, columns: Sequence[Column]) -> Figure:
@@ -301,3 +383,72 @@ def _heat(
     bar = axes.figure.colorbar(image, ax=plots[-1], format=_percent, aspect=25, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)
+
+
+class _Panel(NamedTuple):
+    """The self-similarity of one piece."""
+
+    piece: Piece
+    title: str
+    colour: str
+
+
+def _similarity_panels(gallery: Gallery) -> list[list[_Panel]]:
+    """A row for each generated side whose music is here: a typical real piece, then its own."""
+    if not gallery:
+        return []
+    real, *fakes = gallery
+    rows = []
+    for i, fake in enumerate(fakes):
+        own = _panels_of(fake, COMPARED, FAKES[i % len(FAKES)])
+        if own:
+            rows.append(_panels_of(real, ("typical",), REAL) + own)
+    return rows
+
+
+def _panels_of(selection: Selection, kinds: Sequence[Kind], colour: str) -> list[_Panel]:
+    """The first piece of each kind, those that have no pitch left out."""
+    side = selection.side
+    if side.statistics:
+        return []
+    first = [(kind, selection.exhibits[kind][0]) for kind in kinds if selection.exhibits.get(kind)]
+    return [
+        _Panel(side.pieces[shown.index], f"{side.name}, {kind}: {shown.title}", colour)
+        for kind, shown in first
+        if len(side.pieces[shown.index].pitched)
+    ]
+
+
+def _self_similarity(rows: Sequence[Sequence[_Panel]]) -> Figure:
+    """Self-similarity matrices with axes in bars and the fitness of the clearest repeat."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    most = max(map(len, rows))
+    figure = _canvas(3.1 * most, 3.7 * len(rows))
+    places = _panels(figure, most * len(rows), most)
+    for i, axes in enumerate(places):
+        row, column = divmod(i, most)
+        if column >= len(rows[row]):
+            axes.set_visible(False)
+            continue
+        piece, title, colour = rows[row][column]
+        frames = frame_lines(piece)
+        likeness = self_similarity(chroma(frames, piece.pitched))
+        shades = LinearSegmentedColormap.from_list("likeness", ["white", colour])
+        axes.pcolormesh(frames, frames, likeness, cmap=shades, vmin=2 * ALIKE - 1, vmax=1)
+        bars = piece.bar_lines()
+        step = 1 << max(0, math.ceil(math.log2((len(bars) - 1) / MOST_BAR_NUMBERS)))
+        numbers = [str(bar + 1) for bar in range(0, len(bars) - 1, step)]
+        axes.set_xticks(bars[:-1:step], numbers)
+        axes.set_yticks(bars[:-1:step], numbers)
+        axes.set(aspect="equal", xlabel="bar", ylabel="bar" if column == 0 else "")
+        fitness = structure(piece, shortest=SHORTEST_REPEAT, longest=math.inf)
+        axes.set_title(f"{_shortened(title)}\nfitness {number(fitness)}")
+    return figure
+
+
+def _shortened(title: str) -> str:
+    """The beginning and the end, which tells the files of a folder apart."""
+    if len(title) <= LONGEST_TITLE:
+        return title
+    return f"{title[: LONGEST_TITLE // 2]}…{title[-LONGEST_TITLE // 2 :]}"

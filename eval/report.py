@@ -16,6 +16,7 @@ import numpy as np
 
 from eval.copying import MIN_NOTES
 from eval.evaluation import Copying, Evaluation, Figure, Row, Summary
+from eval.gallery import RANKING, Exhibit, Gallery, choose
 from eval.page import as_html
 from eval.pictures import PICTURES, pictures
 from eval.pieces import Side
@@ -52,13 +53,14 @@ def write_report(evaluation: Evaluation, folder: Path, *, command: str = "") -> 
         UserError: A file cannot be written.
     """
     make_folder(folder)
-    images = pictures(evaluation)
-    record = as_json(evaluation, command=command)
+    gallery = choose(evaluation)
+    images = pictures(evaluation, gallery)
+    record = as_json(evaluation, gallery, command=command)
     files = {
         "metrics.json": json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False).encode(),
         "metrics.csv": as_csv(evaluation).encode(),
         **{f"{name}.png": image for name, image in images.items()},
-        "report.html": as_html(evaluation, images, record).encode(),
+        "report.html": as_html(evaluation, gallery, images, record).encode(),
     }
     for name in PICTURES:
         if name not in images:
@@ -158,7 +160,7 @@ def _missing(row: Row) -> str:
     return f" (n={row.real.count},{row.fake.count})"
 
 
-def as_json(evaluation: Evaluation, *, command: str = "") -> dict[str, Any]:
+def as_json(evaluation: Evaluation, gallery: Gallery, *, command: str = "") -> dict[str, Any]:
     """The whole evaluation as JSON can hold it; what is undefined or infinite is null."""
     record: dict[str, Any] = {
         "format": FORMAT,
@@ -191,6 +193,16 @@ def as_json(evaluation: Evaluation, *, command: str = "") -> dict[str, Any]:
             for name, rows in evaluation.controls.items()
         },
         "figures": evaluation.flat(),
+        "gallery": {
+            "ranking": RANKING,
+            "sides": {
+                selection.side.name: {
+                    kind: [_exhibit_json(exhibit) for exhibit in exhibits]
+                    for kind, exhibits in selection.exhibits.items()
+                }
+                for selection in gallery
+            },
+        },
         "copying": [_copying_json(part, evaluation) for part in evaluation.copying],
     }
     strict: dict[str, Any] = _without_nan(record)
@@ -290,6 +302,24 @@ def _figure_json(figure: Figure) -> dict[str, Any]:
         "value": figure.value,
         "interval_95": list(figure.interval),
         "real_against_real_95": list(figure.band),
+    }
+
+
+def _exhibit_json(exhibit: Exhibit) -> dict[str, Any]:
+    return {
+        "index": exhibit.index,
+        "piece": exhibit.title,
+        "distance": exhibit.distance,
+        "farther_than_real_share": exhibit.farther_than,
+        "extremes": [
+            {
+                "feature": extreme.feature,
+                "value": extreme.value,
+                "real_middle_95": list(extreme.middle),
+                "distance": extreme.distance,
+            }
+            for extreme in exhibit.extremes
+        ],
     }
 
 

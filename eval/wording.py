@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from eval.copying import MIN_NOTES
 from eval.evaluation import ALPHA, Evaluation, Row
+from eval.gallery import Exhibit
 from eval.pieces import Side
 from eval.resampling import Interval
 from eval.setwise import SetRow
@@ -104,6 +105,19 @@ def summary(evaluation: Evaluation, side: Side) -> list[str]:
                 f"out, {percent(held_out.share)}."
             )
     return lines
+
+
+def exhibit_lines(exhibit: Exhibit) -> list[str]:
+    """How far a piece lies from real music, and in what most."""
+    extremes = (
+        f"{extreme.feature} {number(extreme.value)} (real {between(extreme.middle)})"
+        for extreme in exhibit.extremes
+    )
+    return [
+        f"Distance {number(exhibit.distance)}; {percent(exhibit.farther_than)} of the real pieces "
+        "lie nearer.",
+        f"Farthest from real music: {', '.join(extremes)}.",
+    ]
 
 
 def _how_far(row: Row) -> str:

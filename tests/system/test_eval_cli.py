@@ -65,6 +65,12 @@ def report(tmp_path):
     return read
 
 
+@pytest.fixture(autouse=True)
+def _few_pieces(monkeypatch):
+    """Piano rolls take most of the time of a small report, and many show no more than one."""
+    monkeypatch.setattr("eval.gallery.EACH", 1)
+
+
 class Page(HTMLParser):
     """What a page says, and what it would load."""
 
@@ -99,7 +105,7 @@ def test_the_whole_report_from_the_command_line(music, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    pictures = {"distributions.png", "histograms.png", "transitions.png"}
+    pictures = {"distributions.png", "histograms.png", "transitions.png", "self_similarity.png"}
     assert {path.name for path in out.iterdir()} == FILES | pictures
     assert "high (24 pieces) against real (24 pieces)" in done.stdout
     assert re.search(r"pitch_histogram\[count\].*higher", done.stdout)
@@ -162,8 +168,10 @@ def test_the_record_says_where_every_number_comes_from(run, report, music):
 def test_the_page_stands_alone(run, tmp_path):
     run("real", "high", "same", "--training", "same", "--metrics", EVERY_PICTURE)
     page = Page((tmp_path / "report" / "report.html").read_text(encoding="utf-8"))
-    assert all(link.startswith("data:image/png;base64,") for link in page.links)
-    assert len(page.links) == 4
+    pictures = [link for link in page.links if link.startswith("data:image/png;base64,")]
+    sounds = [link for link in page.links if link.startswith("data:audio/wav;base64,")]
+    assert len(pictures) + len(sounds) == len(page.links)
+    assert len(pictures) == 5 + len(sounds)  # each piece has a piano roll
     said = " ".join(page.words)
     for text in (
         "high, same against real",
@@ -172,6 +180,40 @@ def test_the_page_stands_alone(run, tmp_path):
         "Seed",
     ):
         assert text in said
+
+
+def test_the_best_the_worst_and_the_odd_pieces_are_named(run, report, music, tmp_path):
+    odd = melody(np.random.default_rng(9))
+    rows = [(*row[:2], row[2] + up) for up in (0, 30) for row in odd.notes.tolist()]
+    write_midi(Piece.from_rows(rows), tmp_path / "odd.mid")  # in parallels, two octaves too wide
+    mixed = tmp_path / "mixed.txt"
+    paths = [*sorted((music / "same").iterdir()), tmp_path / "odd.mid"]
+    mixed.write_text("\n".join(map(str, paths)))
+    run("real", str(mixed), "--metrics", "pitch_range,pitch_count,note_count", "--no-controls")
+    gallery = report()["gallery"]
+    assert "Best and worst" in gallery["ranking"]
+    assert {side: list(kinds) for side, kinds in gallery["sides"].items()} == {
+        "real": ["typical", "outlier"],
+        "mixed.txt": ["typical", "best", "worst", "outlier"],
+    }
+    (best,), (worst,) = (gallery["sides"]["mixed.txt"][kind] for kind in ("best", "worst"))
+    assert best["distance"] < worst["distance"]
+    assert best["farther_than_real_share"] <= worst["farther_than_real_share"]
+    assert worst["piece"].endswith("odd.mid")
+    extreme = worst["extremes"][0]
+    assert (extreme["feature"], extreme["value"]) == ("note_count", 48)
+    assert extreme["real_middle_95"] == [24, 24]
+
+
+def test_statistics_have_no_music_to_show(run, report, music, tmp_path):
+    saved = tmp_path / "real.npz"
+    run("real", "high", "--metrics", "pitch_entropy", "--save-stats", str(saved))
+    kept = report()["gallery"]["sides"]
+    status, _ = run(str(saved), "high", "--metrics", "pitch_entropy")
+    assert status == 0
+    assert report()["gallery"]["sides"] == kept  # which needs no music
+    said = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert said.count("without its music") == 1
 
 
 def test_names_of_sides_are_text_and_not_markup(music, tmp_path, capsys):
