@@ -149,31 +149,57 @@ class GeneratorConfig:
     """Dropout before the output layer."""
     tied: bool = False
     """Output layer shares its weights with the embedding, through a projection."""
+    attention: int = 128
+    """Width of the attention over all that was written before, which lets a phrase return; 0 for
+    none."""
+    attention_heads: int = 4
+    """Places that are looked at at once."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "embedding_size", "hidden_size", "num_layers")
+        _check_positive(self, "embedding_size", "hidden_size", "num_layers", "attention_heads")
+        _check_not_negative(self, "attention")
         _check_rates(self, "embedding_dropout", "layer_dropout", "output_dropout")
+        _require(
+            self,
+            "attention",
+            lambda value: value % self.attention_heads == 0,
+            f"a multiple of attention_heads, {self.attention_heads}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
-    """Bidirectional GRU that tells real pieces from generated ones."""
+    """Network that tells real pieces from generated ones."""
 
+    kind: Literal["gru", "conv", "conv-gru"] = "gru"
+    """Bidirectional GRU, convolutions of several widths, or convolutions before a GRU."""
+    views: Literal["tokens", "relative", "both"] = "both"
+    """What it sees of a piece: its tokens; what transposing leaves as it is, such as intervals,
+    place in the bar and repetition; or both."""
+    causal_head: bool = False
+    """Also judge every beginning of a piece, from what came before alone; `dense` and guidance
+    by particles need it."""
+    spectral_norm: bool = False
+    """Bound the largest singular value of every weight matrix by 1."""
+    minibatch_features: int = 0
+    """Statistics of a piece's distance to the others of its batch; 0 for none."""
     embedding_size: int = 64
     """Width of a token's embedding."""
-    hidden_size: int = 128
-    """Units per direction."""
+    hidden_size: int = 64
+    """Units per direction, or channels."""
     num_layers: int = 1
     """Stacked recurrent layers."""
     stride: int = 0
     """Tokens that share one step of the GRU, joined by a convolution; 1 for a step per token, 0 for
     as many as a note of the corpus takes on average, rounded down."""
+    max_length: int = 0
+    """Tokens of a piece that it sees at most; 0 for as many as refine.max_length."""
     dropout: float = 0.2
     """Dropout on the input and before the output."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "embedding_size", "hidden_size", "num_layers")
-        _check_not_negative(self, "stride")
+        _check_not_negative(self, "stride", "minibatch_features", "max_length")
         _check_rates(self, "dropout")
 
 
@@ -214,14 +240,22 @@ class PretrainConfig:
         _require(self, "transpose_rate", lambda value: 0 <= value <= 1, "0 to 1")
 
 
+Objective = Literal[
+    "leave-one-out", "rollout", "dense", "gumbel", "importance", "cooperative", "feature-matching",
+    "likelihood", "placebo-constant", "placebo-random", "placebo-shuffled",
+]  # fmt: skip
+"""How the generator is refined; the last four are controls."""
+Loss = Literal["logistic", "hinge", "relativistic", "wasserstein"]
+Penalty = Literal["none", "r1", "interpolated"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RefineConfig:
     """Adversarial refinement of the pretrained generator."""
 
-    objective: Annotated[Literal["leave-one-out"], tyro.conf.arg(aliases=["--objective"])] = (
-        "leave-one-out"
-    )
-    """How the discriminator's verdict becomes a gradient."""
+    objective: Annotated[Objective, tyro.conf.arg(aliases=["--objective"])] = "leave-one-out"
+    """How the discriminator's verdict becomes a gradient; likelihood and the placebos are
+    controls."""
     steps: int = 40
     """Generator updates: batches of samples, each used for several epochs."""
     batch_size: int = 64
@@ -244,29 +278,51 @@ class RefineConfig:
     """First weight of that divergence; adapted to hold the target."""
     likelihood_weight: float = 0.5
     """Weight of the likelihood of real pieces mixed into each update."""
+    rollouts: int = 16
+    """Completions of every beginning (rollout)."""
+    discount: float = 0.99
+    """Weight of a reward one token later (dense)."""
+    inverse_temperature: float = 100.0
+    """Of the Gumbel-softmax at the last step; it rises from 1 exponentially (gumbel)."""
+    chunk: int = 64
+    """Tokens that a gradient runs back through (gumbel)."""
+    offline: bool = False
+    """Draw candidates from the pretrained generator and learn those that the discriminator
+    resamples, instead of weighting the present samples (importance)."""
+    candidates: int = 8
+    """Candidates per sample that is learnt (importance, offline)."""
     discriminator_learning_rate: float = 3e-3
     """Discriminator's."""
+    discriminator_loss: Loss = "logistic"
+    """What the discriminator minimises."""
+    gradient_penalty: Penalty = "none"
+    """On the discriminator's gradient at real pieces, or between real and generated ones."""
+    penalty_weight: float = 10.0
+    """Weight of that penalty."""
     discriminator_pretrain_steps: int = 100
     """Discriminator updates before the generator moves."""
     discriminator_updates: int = 2
     """Discriminator updates per step."""
     discriminator_gate: float = 0.98
     """AUC on held-out pieces above which the discriminator waits."""
+    discriminator_transpose: int = 5
+    """Semitones at most by which the pieces that it learns from are transposed, down or up."""
+    replay_rate: float = 0.0
+    """Share of older samples among the generated pieces that it learns from."""
     label_smoothing: float = 0.1
     """Target of real pieces is 1 minus this."""
-    likelihood_rise: float = 0.03
-    """Refinement stops when held-out bits per token have risen by this share."""
     validate_every: int = 10
     """Steps from one validation, and checkpoint, to the next."""
 
     def __post_init__(self) -> None:
         _check_positive(
             self, "steps", "learning_rate", "gradient_clip", "epochs", "minibatches", "clip",
-            "kl_target", "discriminator_learning_rate", "validate_every",
+            "kl_target", "rollouts", "inverse_temperature", "chunk", "candidates",
+            "discriminator_learning_rate", "penalty_weight", "validate_every",
         )  # fmt: skip
         _check_not_negative(
             self, "kl_weight", "likelihood_weight", "discriminator_pretrain_steps",
-            "discriminator_updates", "likelihood_rise",
+            "discriminator_updates", "discriminator_transpose",
         )  # fmt: skip
         _require(self, "max_length", lambda value: value >= 16, "at least 16")
         _require(self, "batch_size", lambda value: value >= 2, "at least 2")
@@ -276,8 +332,35 @@ class RefineConfig:
             lambda value: self.batch_size % value == 0,
             f"a divisor of batch_size, {self.batch_size}",
         )
+        _require(self, "discount", lambda value: 0 <= value <= 1, "0 to 1")
         _require(self, "discriminator_gate", lambda value: 0 <= value <= 1, "0 to 1")
-        _check_rates(self, "label_smoothing")
+        _check_rates(self, "label_smoothing", "replay_rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardConfig:
+    """Limits of refinement; past one, it goes back to the last good checkpoint."""
+
+    likelihood_rise: float = 0.03
+    """Rise of held-out bits per token over those before refinement, as a share."""
+    entropy_drop: float = 0.5
+    """Fall of the entropy of a token below that before refinement, as a share."""
+    kl: float = 0.5
+    """Divergence from the pretrained generator, nats per token."""
+    self_bleu_rise: float = 0.1
+    """Rise of self-BLEU of the samples."""
+    copied_rise: float = 0.1
+    """Rise of the share of the samples' n-grams that stand in the training music."""
+    auc: float = 0.999
+    """The discriminator's on held-out pieces, at two validations in a row."""
+    retries: int = 3
+    """Times that refinement goes back, each with half the learning rate, before it stops."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "likelihood_rise", "kl", "self_bleu_rise", "copied_rise")
+        _require(self, "entropy_drop", lambda value: 0 < value <= 1, "above 0, at most 1")
+        _require(self, "auc", lambda value: 0.5 < value <= 1, "above 0.5, at most 1")
+        _check_not_negative(self, "retries")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +394,7 @@ class RunConfig:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 
     def __post_init__(self) -> None:
@@ -327,6 +411,9 @@ PRESETS: dict[str, RunConfig] = {
         pretrain=PretrainConfig(steps=8, batch_size=4, warmup_steps=2, validate_every=4),
         refine=RefineConfig(
             steps=2, batch_size=4, max_length=96, discriminator_pretrain_steps=2, validate_every=1
+        ),
+        guard=GuardConfig(
+            likelihood_rise=10, entropy_drop=1, kl=10, self_bleu_rise=1, copied_rise=1, auc=1
         ),
         output=OutputConfig(log_every=1, num_samples=2, num_evaluated=4),
     ),

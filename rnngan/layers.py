@@ -9,6 +9,7 @@ import platform
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 
 def _multiplies_in_bfloat16() -> bool:
@@ -108,3 +109,49 @@ class AttentionPooling(nn.Module):
         weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
         pooled: Tensor = (weights[:, None].to(hidden.dtype) @ hidden).squeeze(1)
         return pooled
+
+
+class GRU(nn.GRU):
+    """One layer in one direction, from zeros, that reads its weights anew in every pass.
+
+    `nn.GRU` keeps references of its own to them, which a parametrization such as spectral
+    normalisation does not reach.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, batch_first=True)
+        reset_recurrent(self)
+
+    def forward(self, steps: Tensor) -> Tensor:  # type: ignore[override]
+        """States `(batch, time, hidden)` from `(batch, time, input)`."""
+        begin = steps.new_zeros(1, len(steps), self.hidden_size)
+        states, _ = torch.gru(
+            steps,
+            begin,
+            tuple(self.all_weights[0]),
+            has_biases=True,
+            num_layers=1,
+            dropout=0.0,
+            train=self.training,
+            bidirectional=False,
+            batch_first=True,
+        )
+        return states
+
+
+def bound_singular_values(module: nn.Module) -> None:
+    """Divide every matrix of linear, convolutional and GRU layers by its largest singular value.
+
+    A kernel counts as the matrix from all inputs of its window, and a GRU's gates as one matrix
+    each from the input and from the state. The singular value is followed by one power iteration
+    per pass in training.
+
+    References:
+        Miyato et al., "Spectral normalization for generative adversarial networks", 2018.
+    """
+    for layer in list(module.modules()):
+        if isinstance(layer, nn.Linear | nn.Conv1d):
+            spectral_norm(layer)
+        elif isinstance(layer, nn.GRU):
+            spectral_norm(layer, "weight_ih_l0")
+            spectral_norm(layer, "weight_hh_l0")

@@ -34,6 +34,11 @@ class Batch:
     tokens: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
 
+    @staticmethod
+    def empty() -> Batch:
+        """No pieces."""
+        return Batch(tokens=np.empty((0, 0), np.int64), lengths=np.empty(0, np.int64))
+
 
 def augmentation_of(config: DataConfig) -> Augmentation:
     """The part of the settings that says how training pieces are changed."""

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from rnngan.config import DiscriminatorConfig
-from rnngan.layers import AttentionPooling, length_mask, reset_recurrent
+from rnngan.discriminator.base import Discriminator, joining
+from rnngan.layers import GRU, AttentionPooling, length_mask
+from rnngan.music.tokenizers.base import Tokenizer
 
 
 def reversed_within(steps: Tensor, lengths: Tensor) -> Tensor:
@@ -21,50 +23,48 @@ def reversed_within(steps: Tensor, lengths: Tensor) -> Tensor:
     return steps.gather(1, index[..., None].expand_as(steps))
 
 
-class GRUDiscriminator(nn.Module):
-    """One logit per piece: positive for real.
+class BidirectionalGRU(nn.Module):
+    """GRUs in both directions, and attention that pools what they have seen.
 
-    A convolution joins `stride` tokens to a step, a GRU runs over the steps in each direction, and
-    attention pools what both have seen. Each direction is a GRU of its own that starts at the first
-    token it may see, so that padding is always behind it and never changes the result.
+    Each direction is a GRU of its own that starts at the first step it may see, so that padding is
+    always behind it and never changes the result.
 
-    Shapes: tokens `(batch, time)`, lengths `(batch,)`, logits `(batch,)`.
+    Shapes: steps `(batch, time, hidden)`, pooled `(batch, 2 · hidden)`.
 
     References:
         Cho et al., "Learning phrase representations using RNN encoder–decoder", 2014 (GRU);
         Schuster & Paliwal, "Bidirectional recurrent neural networks", 1997.
     """
 
-    def __init__(self, config: DiscriminatorConfig, vocab_size: int) -> None:
+    def __init__(self, hidden: int, num_layers: int) -> None:
         super().__init__()
-        self.config = config
-        hidden, stride = config.hidden_size, config.stride
-        self.embedding = nn.Embedding(vocab_size, config.embedding_size)
-        self.join = nn.Conv1d(
-            config.embedding_size, hidden, 2 * stride - 1, stride=stride, padding=stride - 1
-        )
-        self.forwards = nn.ModuleList()
-        self.backwards = nn.ModuleList()
-        for layer in range(config.num_layers):
-            size = hidden if layer == 0 else 2 * hidden
-            self.forwards.append(nn.GRU(size, hidden, batch_first=True))
-            self.backwards.append(nn.GRU(size, hidden, batch_first=True))
-        for rnn in (*self.forwards, *self.backwards):
-            reset_recurrent(rnn)
-        self.dropout = nn.Dropout(config.dropout)
+        sizes = [hidden, *(num_layers - 1) * [2 * hidden]]
+        self.forwards = nn.ModuleList(GRU(size, hidden) for size in sizes)
+        self.backwards = nn.ModuleList(GRU(size, hidden) for size in sizes)
         self.pool = AttentionPooling(2 * hidden)
-        self.output = nn.Linear(2 * hidden, 1)
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Piece logits `(batch,)`."""
-        inside = length_mask(lengths, tokens.shape[1])
-        embedded = self.embedding(tokens) * inside[..., None]
-        steps = torch.relu(self.join(self.dropout(embedded).transpose(1, 2))).transpose(1, 2)
-        num_steps = (lengths + self.config.stride - 1) // self.config.stride
+    def forward(self, steps: Tensor, lengths: Tensor) -> Tensor:
+        """Pool the first `length` steps of each row."""
         for forwards, backwards in zip(self.forwards, self.backwards):
-            ahead, _ = forwards(steps)
-            behind, _ = backwards(reversed_within(steps, num_steps))
-            steps = torch.cat([ahead, reversed_within(behind, num_steps)], dim=-1)
-        pooled = self.pool(steps, length_mask(num_steps, steps.shape[1]))
-        logits: Tensor = self.output(self.dropout(pooled)).squeeze(-1)
-        return logits.float()
+            ahead = forwards(steps)
+            behind = backwards(reversed_within(steps, lengths))
+            steps = torch.cat([ahead, reversed_within(behind, lengths)], dim=-1)
+        pooled: Tensor = self.pool(steps, length_mask(lengths, steps.shape[1]))
+        return pooled
+
+
+class GRUDiscriminator(Discriminator):
+    """A convolution joins `stride` tokens to a step; GRUs run over the steps in both directions."""
+
+    def __init__(self, config: DiscriminatorConfig, tokenizer: Tokenizer) -> None:
+        hidden = config.hidden_size
+        super().__init__(config, tokenizer, 2 * hidden)
+        self.join = joining(config)
+        self.rnn = BidirectionalGRU(hidden, config.num_layers)
+
+    def pooled(self, embedded: Tensor, lengths: Tensor) -> Tensor:
+        """See `Discriminator`."""
+        steps = torch.relu(self.join(embedded.transpose(1, 2))).transpose(1, 2)
+        num_steps = (lengths + self.config.stride - 1) // self.config.stride
+        pooled: Tensor = self.rnn(steps, num_steps)
+        return pooled

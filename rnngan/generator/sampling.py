@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from rnngan.errors import UserError
 from rnngan.generator.fast import FastStepper, Precision
 from rnngan.generator.lstm import LSTMGenerator
+from rnngan.layers import grammar_log_softmax
 from rnngan.music.vocabulary import END, PAD, START, Grammar
 
 _COLDEST = 1e-6
@@ -36,6 +37,11 @@ class Samples:
 
     tokens: Tensor
     lengths: Tensor
+
+
+Regroup = Callable[[Tensor, Tensor], Tensor | None]
+"""From the tokens so far `(num, time)` and their lengths `(num,)`, those of ended pieces shorter,
+to the piece `(num,)` that each becomes a copy of; None leaves all as they are."""
 
 
 def uniforms(seed: int, indices: Sequence[int], length: int) -> npt.NDArray[np.float32]:
@@ -65,10 +71,13 @@ def sample(
     draws: npt.NDArray[np.floating],
     *,
     temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
     prefix: Sequence[int] = (START,),
     bar: int | None = None,
     num_bars: int | None = None,
     precision: Precision = "auto",
+    regroup: Regroup | None = None,
 ) -> Samples:
     """Pieces drawn token by token from the softmax of the logits that the grammar allows.
 
@@ -86,19 +95,21 @@ def sample(
         draws: Random numbers in [0, 1), `(num, max_length)`; that of column `time` decides token
             `time`. A piece that has not ended after `max_length` tokens is cut there.
         temperature: Divides the logits; below 1e-6 it counts as 1e-6, the likeliest token always.
+        top_k: Draw from so many likeliest tokens alone, see `truncated`; 0 draws from all.
+        top_p: Draw from the nucleus of this probability alone, likewise; 1 draws from all.
         prefix: Tokens that every piece begins with.
         bar: Id of the token that opens a bar; `num_bars` needs it.
         num_bars: Bars that every piece has, those of the prefix included: until so many are open
             it cannot end, and then no other opens. A piece that is cut may have fewer.
         precision: Of the recurrent layers.
+        regroup: Asked every few tokens, about a bar of a tune, which pieces go on.
 
     Raises:
         UserError: An argument is out of range, the prefix has no continuation, or the generator's
             logits are not finite.
     """
     num, max_length = draws.shape
-    if not temperature > 0:
-        raise UserError(f"temperature must be above 0, got {temperature}")
+    _check(temperature, top_k, top_p)
     state, num_open = _after_prefix(grammar, prefix, bar)
     if len(prefix) >= max_length:
         raise UserError(f"max_length must exceed the prefix's {len(prefix)}, got {max_length}")
@@ -120,7 +131,8 @@ def sample(
         for time in range(len(prefix) - 1):
             stepper.step(tokens[:, time])
         rows = torch.arange(num, device=device)
-        chooser = _Chooser(grammar, torch.full_like(rows, state), bar, num_bars, num_open)
+        states = torch.full_like(rows, state)
+        chooser = _Chooser(grammar, states, bar, num_bars, num_open, top_k, top_p)
         latest = tokens[:, len(prefix) - 1]
         ended = torch.zeros_like(rows, dtype=torch.bool)
         time = len(prefix)
@@ -144,10 +156,82 @@ def sample(
                 rows, latest, ended = rows[kept], latest[kept], ended[kept]
                 stepper.select(kept)
                 chooser.select(kept)
+            ancestors = regroup(tokens[:, :time], _lengths(tokens[:, :time])) if regroup else None
+            if ancestors is not None:
+                place = torch.zeros_like(tokens[:, 0])
+                place[rows] = torch.arange(len(rows), device=device)
+                tokens[:, :time] = tokens[ancestors, :time]
+                rows = (~(tokens[:, :time] == END).any(1)).nonzero().squeeze(1)
+                kept = place[ancestors[rows]]
+                latest, ended = latest[kept], torch.zeros_like(rows, dtype=torch.bool)
+                stepper.select(kept)
+                chooser.select(kept)
 
-    is_end = tokens == END
-    lengths = torch.where(is_end.any(1), is_end.int().argmax(1) + 1, max_length)
+    lengths = _lengths(tokens)
     return Samples(tokens=tokens[:, : int(lengths.max())], lengths=lengths)
+
+
+def _lengths(tokens: Tensor) -> Tensor:
+    """Tokens up to and with End, or all: `(num,)` from `(num, time)`."""
+    is_end = tokens == END
+    return torch.where(is_end.any(1), is_end.int().argmax(1) + 1, tokens.shape[1])
+
+
+def truncated(probs: Tensor, *, top_k: int, top_p: float) -> Tensor:
+    """The likeliest tokens alone, with a sum of 1 again: `(..., vocab)` as given.
+
+    First the `top_k` likeliest are kept (0 keeps all), and of these then the nucleus: the fewest
+    likeliest that have at least the share `top_p` of what the first step kept (1 keeps all). Of
+    tokens as likely as each other the lower id comes first.
+
+    References:
+        Fan, Lewis & Dauphin, "Hierarchical neural story generation", 2018 (top-k); Holtzman et
+        al., "The curious case of neural text degeneration", 2020, eq. 2-3 (nucleus).
+    """
+    ranked, order = probs.sort(dim=-1, descending=True, stable=True)
+    if top_k:
+        rank = torch.arange(ranked.shape[-1], device=probs.device)
+        ranked = ranked.masked_fill(rank >= top_k, 0)
+    if top_p < 1:
+        before = ranked.cumsum(-1) - ranked
+        ranked = ranked.masked_fill(before >= top_p * ranked.sum(-1, keepdim=True), 0)
+    return torch.zeros_like(probs).scatter(-1, order, ranked / ranked.sum(-1, keepdim=True))
+
+
+def drawing_log_probs(
+    logits: Tensor,
+    allowed: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> Tensor:
+    """Log-probabilities with which `sample` draws each token: `(..., vocab)`, −inf if never.
+
+    Args:
+        logits: `(..., vocab)`.
+        allowed: Boolean, the same shape; at least one token per row.
+        temperature: As in `sample`, likewise `top_k` and `top_p`.
+        top_k: Tokens.
+        top_p: Probability.
+
+    Raises:
+        UserError: A setting is out of range.
+    """
+    _check(temperature, top_k, top_p)
+    log_probs = grammar_log_softmax(logits / max(temperature, _COLDEST), allowed)
+    if top_k or top_p < 1:
+        return truncated(log_probs.exp(), top_k=top_k, top_p=top_p).log()
+    return log_probs
+
+
+def _check(temperature: float, top_k: int, top_p: float) -> None:
+    if not temperature > 0:
+        raise UserError(f"temperature must be above 0, got {temperature}")
+    if top_k < 0:
+        raise UserError(f"top_k must be at least 1, or 0 for all tokens, got {top_k}")
+    if not 0 < top_p <= 1:
+        raise UserError(f"top_p must be above 0 and at most 1, which is all tokens, got {top_p}")
 
 
 def _after_prefix(grammar: Grammar, prefix: Sequence[int], bar: int | None) -> tuple[int, int]:
@@ -183,6 +267,8 @@ class _Chooser:
         bar: int | None,
         num_bars: int | None,
         num_open: int,
+        top_k: int,
+        top_p: float,
     ) -> None:
         allowed = grammar.allowed
         self._num_states, self._vocab_size = allowed.shape
@@ -194,6 +280,7 @@ class _Chooser:
         self._next_allowed = torch.from_numpy(_next_allowed(allowed).ravel()).to(device)
         self._next_state = torch.from_numpy(grammar.next_state.ravel()).to(device)
         self._bar, self._num_bars = bar, num_bars
+        self._top_k, self._top_p = top_k, top_p
         self._state = state
         self._num_open = torch.full_like(state, num_open)
 
@@ -202,8 +289,13 @@ class _Chooser:
         row = self._state
         if self._num_bars is not None:
             row = row + self._num_states * (self._num_open >= self._num_bars)
-        cdf = self._mask.index_select(0, row).add_(logits).softmax(-1).cumsum(-1)
-        found = torch.searchsorted(cdf, numbers, right=True).squeeze(1)
+        probs = self._mask.index_select(0, row).add_(logits).softmax(-1)
+        if self._top_k or self._top_p < 1:
+            probs = truncated(probs, top_k=self._top_k, top_p=self._top_p)
+            # The table of allowed tokens does not know those that were cut off just now.
+            found = ((probs.cumsum(-1) > numbers) & (probs > 0)).int().argmax(-1)
+        else:
+            found = torch.searchsorted(probs.cumsum(-1), numbers, right=True).squeeze(1)
         slot = torch.add(row, found, alpha=len(self._mask))
         token = self._next_allowed.index_select(0, slot)
         move = torch.add(token, self._state, alpha=self._vocab_size)

@@ -1,22 +1,25 @@
-"""The adversarial objectives by name.
-
-An objective turns what the discriminator says of a batch of samples into advantages, one per
-sample; `rnngan.training.adversarial` does the rest. Those that need more than that widen this
-interface when they come.
-"""
+"""The adversarial objectives and their controls by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from rnngan.objectives.base import Objective
+from rnngan.objectives.continued import Likelihood
+from rnngan.objectives.cooperative import Cooperative
+from rnngan.objectives.dense import Dense
+from rnngan.objectives.gumbel import Gumbel
+from rnngan.objectives.importance import Importance
+from rnngan.objectives.leave_one_out import LeaveOneOut
+from rnngan.objectives.placebo import PlaceboConstant, PlaceboRandom, PlaceboShuffled
 
-from torch import Tensor
-
-from rnngan.objectives.leave_one_out import leave_one_out_advantages, unit_deviation
-
-
-def _leave_one_out(rewards: Tensor) -> Tensor:
-    return unit_deviation(leave_one_out_advantages(rewards))
-
-
-OBJECTIVES: dict[str, Callable[[Tensor], Tensor]] = {"leave-one-out": _leave_one_out}
-"""From piece logits `(batch,)` to advantages `(batch,)`; names as in `RefineConfig.objective`."""
+OBJECTIVES: dict[str, type[Objective]] = {
+    "cooperative": Cooperative,
+    "dense": Dense,
+    "gumbel": Gumbel,
+    "importance": Importance,
+    "leave-one-out": LeaveOneOut,
+    "likelihood": Likelihood,
+    "placebo-constant": PlaceboConstant,
+    "placebo-random": PlaceboRandom,
+    "placebo-shuffled": PlaceboShuffled,
+}
+"""Names as in `RefineConfig.objective`."""

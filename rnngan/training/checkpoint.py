@@ -23,7 +23,8 @@ import torch
 from safetensors.torch import load, save
 
 from rnngan.config import DiscriminatorConfig, GeneratorConfig, from_dict, to_dict
-from rnngan.discriminator.gru import GRUDiscriminator
+from rnngan.discriminator.base import Discriminator
+from rnngan.discriminator.registry import new_discriminator
 from rnngan.errors import UserError
 from rnngan.files import write_atomically
 from rnngan.generator.lstm import LSTMGenerator
@@ -47,7 +48,7 @@ class Model:
 
     generator: LSTMGenerator
     tokenizer: Tokenizer
-    discriminator: GRUDiscriminator | None = None
+    discriminator: Discriminator | None = None
     metrics: Mapping[str, float]
 
 
@@ -115,12 +116,14 @@ def parse_model(data: bytes, path: Path) -> Model:
             raise ValueError("its checksum is wrong")
         tokenizer = tokenizer_from_json(about["tokenizer"])
         size = len(tokenizer.vocabulary)
-        generator = LSTMGenerator(from_dict(GeneratorConfig, about["generator"]), size)
+        # Models that were written before there was attention do not mention it, and have none.
+        settings = {"attention": 0, **about["generator"]}
+        generator = LSTMGenerator(from_dict(GeneratorConfig, settings), size)
         generator.load_state_dict(_named("generator.", tensors))
         discriminator = None
         if "discriminator" in about:
             config = from_dict(DiscriminatorConfig, about["discriminator"])
-            discriminator = GRUDiscriminator(config, size)
+            discriminator = new_discriminator(config, tokenizer)
             discriminator.load_state_dict(_named("discriminator.", tensors))
             discriminator.eval()
     except Exception as error:  # a description may hold anything

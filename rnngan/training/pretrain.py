@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 
-import torch
 from torch import nn
 
 from rnngan.config import PretrainConfig
@@ -27,6 +26,7 @@ from rnngan.objectives.likelihood import (
 from rnngan.progress import Progress
 from rnngan.training.checkpoint import Checkpoints, Model
 from rnngan.training.monitor import Monitor
+from rnngan.training.optimizers import optimizer_of
 from rnngan.training.run import Run
 from rnngan.training.samples import watch
 from rnngan.training.seeds import reseed_torch, seed_for
@@ -39,23 +39,6 @@ def new_generator(run: Run, store: Store) -> LSTMGenerator:
     """Untrained generator of a run."""
     reseed_torch(run.config.seed, "generator")
     return LSTMGenerator(run.config.generator, len(store.tokenizer.vocabulary))
-
-
-def optimizer_of(
-    network: nn.Module, *, learning_rate: float, weight_decay: float
-) -> torch.optim.AdamW:
-    """AdamW that decays matrices and leaves biases alone."""
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=learning_rate,
-        betas=(0.9, 0.99),
-        fused=True,
-    )
 
 
 def learning_rate_at(config: PretrainConfig, step: int, halvings: int) -> float:

@@ -7,25 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rnngan.data.batches import Batch
 from rnngan.generator.lstm import LSTMGenerator
-from rnngan.generator.sampling import sample, uniforms
 from rnngan.music.piece import TICKS_PER_QUARTER, Piece
 from rnngan.music.tokenizers.base import Tokenizer
+from rnngan.objectives.base import draw
 from rnngan.training.monitor import Monitor
 from rnngan.training.seeds import seed_for
 
 _NUM_WATCHED = 32
 _NUM_SHOWN = 3
-
-
-def sample_batch(
-    generator: LSTMGenerator, tokenizer: Tokenizer, *, num: int, max_length: int, seed: int
-) -> Batch:
-    """So many pieces at temperature 1, cut at `max_length` tokens."""
-    draws = uniforms(seed, range(num), max_length)
-    samples = sample(generator, tokenizer.grammar, draws)
-    return Batch(tokens=samples.tokens.numpy(), lengths=samples.lengths.numpy())
 
 
 def watch(
@@ -49,9 +39,9 @@ def watch(
         max_length: Tokens of a sample.
         seed: The same in every call of a run, so that the samples can be followed.
     """
-    batch = sample_batch(
+    batch = draw(
         generator,
-        tokenizer,
+        tokenizer.grammar,
         num=_NUM_WATCHED,
         max_length=max_length,
         seed=seed_for(seed, "watch"),

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from rnngan.layers import (
+    GRU,
     AttentionPooling,
     LockedDropout,
+    bound_singular_values,
     grammar_log_softmax,
     length_mask,
     reset_recurrent,
@@ -117,3 +119,42 @@ def test_attention_pooling_lies_between_the_steps_and_does_not_know_their_order(
     pooled = pool(hidden, mask)
     assert (pooled <= hidden.amax(1)).all() and (pooled >= hidden.amin(1)).all()
     torch.testing.assert_close(pool(hidden.flip(1), mask), pooled)
+
+
+def test_gru_is_torchs():
+    torch.manual_seed(0)
+    ours = GRU(4, 3)
+    reference = torch.nn.GRU(4, 3, batch_first=True)
+    reference.load_state_dict(ours.state_dict())
+    steps = torch.randn(2, 5, 4)
+    torch.testing.assert_close(ours(steps), reference(steps)[0])
+
+
+def test_bound_singular_values_is_what_the_gru_computes_with():
+    torch.manual_seed(0)
+    rnn = GRU(4, 3)
+    steps = torch.randn(2, 5, 4)
+    before = rnn(steps)
+    bound_singular_values(rnn)
+    rnn.eval()
+    after = rnn(steps)
+    assert not torch.allclose(after, before)
+    reference = torch.nn.GRU(4, 3, batch_first=True)
+    with torch.no_grad():
+        for name in ("weight_ih_l0", "weight_hh_l0"):
+            weight = getattr(rnn, name)
+            assert torch.linalg.svdvals(weight)[0].item() == pytest.approx(1, abs=1e-3)
+            getattr(reference, name).copy_(weight)
+        reference.bias_ih_l0.zero_()
+        reference.bias_hh_l0.zero_()
+    torch.testing.assert_close(after, reference(steps)[0])
+
+
+def test_bound_singular_values_divides_by_the_largest():
+    layer = torch.nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.0, 8.0], [2.0, 0.0]]))
+    torch.manual_seed(0)
+    bound_singular_values(layer)
+    layer.eval()
+    torch.testing.assert_close(layer.weight, torch.tensor([[0.0, 1.0], [0.25, 0.0]]))

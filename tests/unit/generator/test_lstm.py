@@ -9,11 +9,21 @@ from rnngan.generator.lstm import LSTMGenerator
 VOCAB = 11
 
 
-@pytest.fixture(params=[False, True], ids=["untied", "tied"])
+@pytest.fixture(
+    params=[
+        {},
+        {"tied": True},
+        {"num_layers": 1},
+        {"num_layers": 3, "tied": True},
+        {"attention": 0},
+        {"attention": 0, "tied": True},
+    ],
+    ids=str,
+)
 def generator(request):
     torch.manual_seed(0)
-    config = GeneratorConfig(embedding_size=6, hidden_size=8, num_layers=2, tied=request.param)
-    return LSTMGenerator(config, VOCAB).eval()
+    settings = {"embedding_size": 6, "hidden_size": 8, "attention": 12, **request.param}
+    return LSTMGenerator(GeneratorConfig(**settings), VOCAB).eval()
 
 
 def test_logits_ignore_the_future(generator):
@@ -26,15 +36,39 @@ def test_logits_ignore_the_future(generator):
     assert not torch.allclose(before[:, 5], after[:, 5])
 
 
-def test_step_by_step_is_one_pass(generator):
+def test_no_gradient_from_the_future(generator):
+    """From the logits of a time to the embedding of a token that comes nowhere else."""
+    tokens = torch.arange(VOCAB)[None]
+    logits, _ = generator(tokens)
+    if generator.config.tied:
+        logits = generator.hidden(tokens)[0]  # a tied output layer is the embedding, too
+    for time in range(VOCAB):
+        seen = torch.autograd.grad(
+            logits[0, time].square().sum(), generator.embedding.weight, retain_graph=True
+        )[0].any(1)
+        assert seen.tolist() == [token <= time for token in range(VOCAB)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_step_by_step_is_one_pass(generator, dtype):
+    generator.to(dtype)
     tokens = torch.randint(VOCAB, (3, 7))
-    whole, (hidden, cell) = generator(tokens)
+    whole, expected = generator(tokens)
     state = None
     for time in range(tokens.shape[1]):
         logits, state = generator.step(tokens[:, time], state)
         torch.testing.assert_close(logits, whole[:, time])
-    torch.testing.assert_close(state[0], hidden)
-    torch.testing.assert_close(state[1], cell)
+    torch.testing.assert_close(state, expected)
+
+
+@pytest.mark.parametrize("cut", [1, 4, 8])
+def test_going_on_from_a_state_is_one_pass(generator, cut):
+    tokens = torch.randint(VOCAB, (3, 9))
+    whole, expected = generator(tokens)
+    first, state = generator(tokens[:, :cut])
+    second, state = generator(tokens[:, cut:], state)
+    torch.testing.assert_close(torch.cat([first, second], dim=1), whole)
+    torch.testing.assert_close(state, expected)
 
 
 def test_padding_behind_changes_nothing(generator):
@@ -56,17 +90,62 @@ def test_tied_output_is_the_embedding():
     assert isinstance(untied.projection, torch.nn.Identity)
 
 
-def test_forget_gates_begin_open():
+@pytest.mark.parametrize("attention", [0, 8])
+def test_forget_gates_begin_open(attention):
     """Their bias is 1 above the others, which lie within 1 / sqrt(hidden) of 0."""
     size = 64
     torch.manual_seed(0)
-    config = GeneratorConfig(embedding_size=4, hidden_size=size, num_layers=2)
-    rnn = LSTMGenerator(config, VOCAB).rnn
-    for layer in range(2):
-        for name, shift in ((f"bias_ih_l{layer}", 1.0), (f"bias_hh_l{layer}", 0.0)):
-            bias = getattr(rnn, name).detach().view(4, size)  # input, forget, cell, output
+    config = GeneratorConfig(embedding_size=4, hidden_size=size, num_layers=2, attention=attention)
+    layers = LSTMGenerator(config, VOCAB).layers()
+    assert len(layers) == 2
+    for layer in layers:
+        for bias, shift in zip(layer[2:], (1.0, 0.0)):
+            # input, forget, cell, output
             expected = torch.tensor([0.0, shift, 0.0, 0.0])[:, None]
-            assert (bias - expected).abs().max() <= 1 / math.sqrt(size)
+            assert (bias.detach().view(4, size) - expected).abs().max() <= 1 / math.sqrt(size)
+
+
+def test_attention_weights_are_those_of_the_forward_pass():
+    """Moving a value moves the contexts by its weight, so the gradient is the weight."""
+    torch.manual_seed(0)
+    config = GeneratorConfig(embedding_size=6, hidden_size=8, attention=6, attention_heads=3)
+    generator = LSTMGenerator(config, VOCAB).eval()
+    tokens = torch.randint(VOCAB, (2, 7))
+    weights = generator.attention_weights(tokens)
+    assert weights.shape == (2, 3, 7, 7)
+    _, state = generator(tokens[:, :-1])
+    values = state.memory.values.detach().requires_grad_()
+    hidden, _ = generator.hidden(
+        tokens[:, -1:], state._replace(memory=state.memory._replace(values=values))
+    )
+    contexts = hidden[:, 0, config.hidden_size :].view(2, 3, 2)
+    gradient = torch.autograd.grad(contexts.sum(), values)[0]
+    torch.testing.assert_close(gradient, weights[:, :, 6, :6, None].expand(-1, -1, -1, 2))
+
+
+def test_without_attention_there_are_no_weights_to_show():
+    generator = LSTMGenerator(GeneratorConfig(attention=0), VOCAB)
+    with pytest.raises(ValueError, match="no attention"):
+        generator.attention_weights(torch.zeros(1, 3, dtype=torch.long))
+
+
+def test_a_generator_without_attention_is_called_as_ever():
+    """Names and shapes of its weights, which files of models hold."""
+    config = GeneratorConfig(embedding_size=6, hidden_size=8, num_layers=2, attention=0)
+    shapes = {k: tuple(v.shape) for k, v in LSTMGenerator(config, VOCAB).state_dict().items()}
+    assert shapes == {
+        "embedding.weight": (VOCAB, 6),
+        "rnn.weight_ih_l0": (32, 6),
+        "rnn.weight_hh_l0": (32, 8),
+        "rnn.bias_ih_l0": (32,),
+        "rnn.bias_hh_l0": (32,),
+        "rnn.weight_ih_l1": (32, 8),
+        "rnn.weight_hh_l1": (32, 8),
+        "rnn.bias_ih_l1": (32,),
+        "rnn.bias_hh_l1": (32,),
+        "output.weight": (VOCAB, 8),
+        "output.bias": (VOCAB,),
+    }
 
 
 def test_dropout_only_in_training(generator):

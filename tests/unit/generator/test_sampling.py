@@ -10,7 +10,13 @@ from rnngan.errors import UserError
 from rnngan.generator import fast
 from rnngan.generator.fast import FastStepper
 from rnngan.generator.lstm import LSTMGenerator
-from rnngan.generator.sampling import _next_allowed, sample, uniforms
+from rnngan.generator.sampling import (
+    _next_allowed,
+    drawing_log_probs,
+    sample,
+    truncated,
+    uniforms,
+)
 from rnngan.music.piece import Metre, Piece
 from rnngan.music.tokenizers.events import Events, EventsConfig
 from rnngan.music.tokenizers.summary import Summary
@@ -43,10 +49,13 @@ TOKENIZERS = {"tunes": TUNES, "band": BAND, "drums": DRUMS, "plain": PLAIN}
 def decided(tokenizer, seed=0, scale=30.0, closing=3.0, **config):
     """A generator with random weights and clear preferences, inclined to close bars and pieces."""
     torch.manual_seed(seed)
-    settings = {"embedding_size": 8, "hidden_size": 12, **config}
+    settings = {"embedding_size": 8, "hidden_size": 12, "attention": 4, "attention_heads": 2}
+    settings |= config
     generator = LSTMGenerator(GeneratorConfig(**settings), len(tokenizer.vocabulary))
     with torch.no_grad():
         generator.embedding.weight *= 10
+        if generator.attention is not None:
+            generator.attention.of_tokens.weight /= 10
         generator.output.weight *= scale / (10 if generator.config.tied else 1)
         generator.output.bias[[END, tokenizer.bar]] += closing
     return generator.eval()
@@ -77,10 +86,11 @@ def assert_sound(samples, tokenizer, max_length):
 @given(
     seed=st.integers(0, 1000),
     temperature=st.sampled_from([0.01, 0.8, 1.0, 3.0, 100.0]),
+    truncation=st.sampled_from([{}, {"top_k": 1}, {"top_k": 3, "top_p": 0.5}, {"top_p": 0.95}]),
     precision=st.sampled_from(["auto", "bfloat16", "float32"]),
     max_length=st.integers(2, 90),
 )
-def test_samples_obey_the_grammar(name, seed, temperature, precision, max_length):
+def test_samples_obey_the_grammar(name, seed, temperature, truncation, precision, max_length):
     tokenizer = TOKENIZERS[name]
     samples = sample(
         decided(tokenizer, seed),
@@ -88,6 +98,7 @@ def test_samples_obey_the_grammar(name, seed, temperature, precision, max_length
         uniforms(seed, range(5), max_length),
         temperature=temperature,
         precision=precision,
+        **truncation,
     )
     assert_sound(samples, tokenizer, max_length)
     for tokens in pieces_of(samples):
@@ -252,6 +263,8 @@ def plain_loop(generator, grammar, draws, temperature):
         ("tunes", 16, 1.0, {"num_layers": 1}),
         ("band", 24, 0.7, {"tied": True}),
         ("band", 5, 1.3, {"num_layers": 3, "embedding_size": 5}),
+        ("tunes", 1, 1.0, {"attention": 0}),
+        ("band", 24, 0.7, {"attention": 0, "tied": True}),
     ],
 )
 def test_float32_is_the_plain_loop_token_for_token(
@@ -335,6 +348,150 @@ def test_tokens_come_as_often_as_the_model_says():
     assert chi_square_p_value(counts(temperature=1.0), shares) < 1e-8
     shifted = np.roll(counts(), 1, axis=1)
     assert chi_square_p_value(shifted, shares) < 1e-8
+
+
+# --- Truncation
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "kept"),
+    [
+        (0, 1.0, [0.1, 0.4, 0.2, 0.0, 0.3]),
+        (2, 1.0, [0, 4 / 7, 0, 0, 3 / 7]),
+        (1, 1.0, [0, 1, 0, 0, 0]),
+        (9, 1.0, [0.1, 0.4, 0.2, 0.0, 0.3]),
+        (0, 0.1, [0, 1, 0, 0, 0]),
+        (0, 0.41, [0, 4 / 7, 0, 0, 3 / 7]),
+        (0, 0.71, [0, 4 / 9, 2 / 9, 0, 3 / 9]),
+        (3, 0.5, [0, 4 / 7, 0, 0, 3 / 7]),  # half of what the three likeliest have, 0.9
+        (2, 0.5, [0, 1, 0, 0, 0]),
+    ],
+)
+def test_truncation_by_hand(top_k, top_p, kept):
+    probs = torch.tensor([[0.1, 0.4, 0.2, 0.0, 0.3]])
+    torch.testing.assert_close(
+        truncated(probs, top_k=top_k, top_p=top_p), torch.tensor([kept], dtype=torch.float32)
+    )
+
+
+def test_of_equally_likely_tokens_the_lower_id_is_kept():
+    kept = truncated(torch.full((6,), 1 / 6), top_k=4, top_p=0.6)
+    torch.testing.assert_close(kept, torch.tensor([1, 1, 1, 0, 0, 0]) / 3)
+
+
+def shares_kept(shares, top_k, top_p):
+    """The definition, for one distribution at a time."""
+    left = sorted(range(len(shares)), key=lambda token: (-shares[token], token))
+    left = left[: top_k or None]
+    goal = top_p * sum(shares[token] for token in left)
+    nucleus, mass = [], 0.0
+    for token in left:
+        if mass < goal and shares[token] > 0:
+            nucleus.append(token)
+            mass += shares[token]
+    kept = np.zeros(len(shares))
+    kept[nucleus] = shares[nucleus] / mass
+    return kept
+
+
+TRUNCATIONS = [{"top_k": 3}, {"top_p": 0.8}, {"top_k": 5, "top_p": 0.9}]
+
+
+@pytest.mark.parametrize("truncation", TRUNCATIONS)
+def test_truncated_tokens_come_as_often_as_the_definition_says(truncation):
+    """Chi-square; a sound sampler would fail for one seed in ten thousand."""
+    generator = decided(TUNES, scale=8.0)
+    index = TUNES.vocabulary.index
+    prefix = [START, index["Metre_4/4"], index["Bar"], index["Position_0"]]
+    whole = first_two_shares(generator, TUNES, prefix, 0.8).sum(axis=1)
+    wanted = shares_kept(whole, truncation.get("top_k", 0), truncation.get("top_p", 1.0))
+    samples = sample(
+        generator,
+        TUNES.grammar,
+        uniforms(0, range(20_000), len(prefix) + 1),
+        temperature=0.8,
+        prefix=prefix,
+        precision="float32",
+        **truncation,
+    )
+    counts = np.bincount(samples.tokens[:, -1].numpy(), minlength=len(whole))
+    assert not counts[wanted == 0].any() and (wanted > 0).sum() >= 3
+    assert stats.chisquare(counts[wanted > 0], 20_000 * wanted[wanted > 0]).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("truncation", [{}, *TRUNCATIONS])
+def test_drawing_log_probs_are_those_of_the_samples(truncation):
+    """Every token that was drawn has a probability, and the likeliest ones sum to 1."""
+    generator = decided(BAND)
+    samples = sample(
+        generator,
+        BAND.grammar,
+        uniforms(4, range(6), 80),
+        temperature=0.7,
+        precision="float32",
+        **truncation,
+    )
+    tokens = samples.tokens
+    states = BAND.grammar.states_before(tokens.numpy(), samples.lengths.numpy())[:, 1:]
+    allowed = torch.from_numpy(BAND.grammar.allowed[states])
+    with torch.no_grad():
+        logits, _ = generator(tokens[:, :-1])
+    log_probs = drawing_log_probs(logits, allowed, temperature=0.7, **truncation)
+    inside = torch.arange(1, tokens.shape[1]) < samples.lengths[:, None]
+    drawn = log_probs.gather(2, tokens[:, 1:, None])[..., 0]
+    assert drawn[inside].isfinite().all()
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(allowed.shape[:2]))
+    whole = (logits / 0.7).masked_fill(~allowed, -torch.inf).softmax(-1).double().numpy()
+    for row, time in [(0, 1), (2, 9), (5, 0)]:
+        expected = shares_kept(
+            whole[row, time], truncation.get("top_k", 0), truncation.get("top_p", 1.0)
+        )
+        np.testing.assert_allclose(log_probs[row, time].exp().numpy(), expected, atol=1e-6)
+
+
+def test_truncation_that_keeps_all_changes_nothing():
+    generator, draws = decided(BAND), uniforms(0, range(4), 60)
+    plain = sample(generator, BAND.grammar, draws, precision="float32")
+    kept = sample(generator, BAND.grammar, draws, precision="float32", top_k=10_000)
+    assert torch.equal(plain.tokens, kept.tokens)
+    assert not torch.equal(
+        plain.tokens, sample(generator, BAND.grammar, draws, precision="float32", top_k=2).tokens
+    )
+
+
+def test_the_first_alone_is_the_likeliest():
+    generator, draws = decided(BAND), uniforms(0, range(3), 60)
+    cold = sample(generator, BAND.grammar, draws, temperature=1e-12, precision="float32")
+    for truncation in ({"top_k": 1}, {"top_p": 1e-9}):
+        first = sample(generator, BAND.grammar, draws, precision="float32", **truncation)
+        assert torch.equal(first.tokens, cold.tokens)
+
+
+def test_a_truncated_piece_depends_on_its_own_numbers_alone():
+    generator, options = decided(BAND), {"precision": "float32", "top_k": 8, "top_p": 0.9}
+    together = sample(generator, BAND.grammar, uniforms(2, range(5), 80), **options)
+    for i in range(5):
+        alone = sample(generator, BAND.grammar, uniforms(2, [i], 80), **options)
+        assert np.array_equal(pieces_of(together)[i], pieces_of(alone)[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": -1}, "top_k must be at least 1, or 0 for all tokens, got -1"),
+        ({"top_p": 0.0}, "top_p must be above 0 and at most 1, which is all tokens, got 0.0"),
+        ({"top_p": 1.01}, "got 1.01"),
+        ({"top_p": float("nan")}, "got nan"),
+        ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
+    ],
+)
+def test_ways_to_draw_that_make_no_sense(options, message):
+    generator = decided(DRUMS)
+    with pytest.raises(UserError, match=message):
+        sample(generator, DRUMS.grammar, uniforms(0, [0], 20), **options)
+    logits = torch.zeros(1, 3)
+    with pytest.raises(UserError, match=message):
+        drawing_log_probs(logits, torch.ones_like(logits, dtype=torch.bool), **options)
 
 
 # --- The stepper

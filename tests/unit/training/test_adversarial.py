@@ -1,4 +1,5 @@
-import copy
+import dataclasses
+import json
 import math
 import shutil
 
@@ -6,27 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from rnngan.config import changed, preset
+from rnngan.config import GuardConfig, changed, preset
 from rnngan.data.batches import Batch, TrainingBatches, padded
 from rnngan.errors import UserError
-from rnngan.objectives.classification import auc
-from rnngan.objectives.likelihood import negative_log_likelihood, targets_of
+from rnngan.objectives import base
+from rnngan.objectives import policy_gradient as policy_module
+from rnngan.objectives.base import Diverged, Round
+from rnngan.objectives.leave_one_out import LeaveOneOut
+from rnngan.objectives.likelihood import negative_log_likelihood, target_log_probs, targets_of
+from rnngan.objectives.policy_gradient import PolicyGradient, chosen
 from rnngan.objectives.registry import OBJECTIVES
 from rnngan.progress import Progress
 from rnngan.training import adversarial as module
-from rnngan.training.adversarial import (
-    judge,
-    new_players,
-    part_samples,
-    piece_logits,
-    refine,
-    update_discriminator,
-    update_generator,
-)
+from rnngan.training.adversarial import Refinement, new_players, refine
 from rnngan.training.checkpoint import Checkpoints, model_bytes
+from rnngan.training.critic import Critic
 from rnngan.training.pretrain import pretrain
 from rnngan.training.run import Run
-from rnngan.training.samples import sample_batch
 
 TINY = changed(preset("tiny"), pretrain={"steps": 9}, refine={"steps": 5, "validate_every": 2})
 
@@ -48,8 +45,8 @@ def pretrained_folder(store, tmp_path_factory):
 def pretrained(pretrained_folder, new_run):
     """Makes runs that have been pretrained, all with the same result."""
 
-    def make(name="run", **refinement):
-        run = new_run(name, changed(TINY, refine=refinement))
+    def make(name="run", guard=None, **refinement):
+        run = new_run(name, changed(TINY, refine=refinement, guard=guard or {}))
         shutil.copytree(pretrained_folder / "checkpoints", run.checkpoints)
         return run
 
@@ -67,7 +64,8 @@ def checkpoints_of(run, stage="refine"):
 
 
 def draw(players, store, num=6, seed=0):
-    return sample_batch(players.generator, store.tokenizer, num=num, max_length=60, seed=seed)
+    grammar = store.tokenizer.grammar
+    return base.draw(players.generator, grammar, num=num, max_length=60, seed=seed)
 
 
 def weights(network):
@@ -80,12 +78,6 @@ def same_weights(one, two):
 
 def figures(log, name):
     return [line[f"adversarial/{name}"] for line in log if f"adversarial/{name}" in line]
-
-
-def scripted(monkeypatch, values):
-    """Held-out bits per token of one validation after the other."""
-    numbers = iter(values)
-    monkeypatch.setattr(module, "held_out_likelihood", lambda *_, **__: (next(numbers) * 10, 10))
 
 
 # Players
@@ -110,55 +102,40 @@ def test_only_a_pretrained_run_can_be_refined(new_run, store, progress_of):
 # The discriminator's side
 
 
-def test_judge_reports_what_the_discriminator_says(players, store):
-    fakes, real = draw(players, store), padded([store.piece_tokens(i) for i in range(4)])
-    players.discriminator.train()
-    rewards, log = judge(players.discriminator, fakes, real, "float32")
-    assert not rewards.requires_grad and not players.discriminator.training
-    with torch.no_grad():
-        on_real = piece_logits(players.discriminator, real, "float32")
-        torch.testing.assert_close(rewards, piece_logits(players.discriminator, fakes, "float32"))
-    assert log["discriminator_auc"] == auc(on_real, rewards)
-    assert log["logit_fake"] == pytest.approx(rewards.mean().item())
-    assert log["logit_real"] == pytest.approx(on_real.mean().item())
-
-
-def test_the_discriminator_learns_to_tell_real_from_generated(players, store):
-    fakes = draw(players, store, num=8)
-    real = padded([store.piece_tokens(i)[:60] for i in range(8)])
-    config = changed(TINY, refine={"batch_size": 8}).refine
-    players.discriminator_optimizer.param_groups[0]["lr"] = 0.01
-    before = weights(players.generator)
-    for _ in range(40):
-        log = update_discriminator(players, real, fakes, config, precision="float32", step=0)
-    _, verdict = judge(players.discriminator, fakes, real, "float32")
-    assert verdict["discriminator_auc"] == 1 and verdict["discriminator_accuracy"] == 1
-    assert verdict["logit_real"] > 0 > verdict["logit_fake"]
-    assert log["discriminator_loss"] < 0.5
-    assert same_weights(before, weights(players.generator))
-
-
 @pytest.mark.parametrize("steps", [0, 1, 3, 30])
 def test_the_discriminator_enters_the_game_at_its_full_rate(
-    pretrained, store, progress_of, read_log, steps
+    pretrained, store, progress_of, steps
 ):
     run = pretrained(discriminator_pretrain_steps=steps, steps=1)
     refine(run, store, progress=progress_of())
-    optimizer = checkpoints_of(run).latest().state["discriminator_optimizer"]
+    optimizer = checkpoints_of(run).latest().state["critic"]["optimizer"]
     rates = [group["lr"] for group in optimizer["param_groups"]]
-    (logged,) = figures(read_log(run, "refine"), "discriminator_learning_rate")
-    assert rates == [logged] * len(rates) == [run.config.refine.discriminator_learning_rate] * 2
+    assert rates == [run.config.refine.discriminator_learning_rate] * 2
 
 
 # The generator's side
 
 
+class Given(PolicyGradient):
+    """Advantages from outside."""
+
+    def __init__(self, players, advantages):
+        super().__init__(players)
+        self.given = advantages
+
+    def advantages(self, game):
+        return self.given
+
+
+def parts_of(players, fakes, advantages, **settings):
+    players.config = changed(TINY, refine={"batch_size": 6} | settings).refine
+    return Given(players, advantages)._parts(fakes, advantages)
+
+
 def test_each_token_carries_the_advantage_of_its_piece(players, store):
     fakes = draw(players, store)
     assert len(set(fakes.lengths.tolist())) > 1
-    advantages = torch.arange(6.0)
-    grammar = store.tokenizer.grammar
-    parts = part_samples(players, fakes, advantages, grammar, num_parts=3, precision="float32")
+    parts = parts_of(players, fakes, torch.arange(6.0), minibatches=3)
     assert len(parts) == 3
     tokens = np.concatenate([row[1:n] for row, n in zip(fakes.tokens, fakes.lengths)])
     owners = np.repeat(np.arange(6), fakes.lengths - 1)
@@ -166,31 +143,39 @@ def test_each_token_carries_the_advantage_of_its_piece(players, store):
     assert torch.cat([part.advantages for part in parts]).tolist() == owners.tolist()
 
 
+def test_or_an_advantage_of_its_own(players, store):
+    fakes = draw(players, store)
+    time = np.arange(fakes.tokens.shape[1])
+    advantages = torch.from_numpy(100 * np.arange(6)[:, None] + time).float()
+    parts = parts_of(players, fakes, advantages, minibatches=2)
+    expected = [100 * row + t for row, n in enumerate(fakes.lengths.tolist()) for t in range(1, n)]
+    assert torch.cat([part.advantages for part in parts]).tolist() == expected
+
+
 def test_before_any_update_policy_and_reference_agree(players, store):
     fakes = draw(players, store)
-    (part,) = part_samples(
-        players, fakes, torch.zeros(6), store.tokenizer.grammar, num_parts=1, precision="float32"
-    )
-    chosen = part.reference_log_probs.gather(1, part.targets.tokens[:, None]).squeeze(1)
-    assert torch.equal(chosen, part.old_log_probs)
-    assert torch.isfinite(chosen).all()
+    players.precision = "float32"
+    (part,) = parts_of(players, fakes, torch.zeros(6), minibatches=1)
+    found = chosen(part.reference_log_probs, part.targets)
+    assert torch.equal(found, part.old_log_probs)
+    assert torch.isfinite(found).all()
     loss = negative_log_likelihood(players.generator, targets_of(fakes, store.tokenizer.grammar))
     assert -part.old_log_probs.mean().item() == pytest.approx(loss.item(), rel=1e-5)
 
 
 def one_update(players, store, advantages, **settings):
     """`epochs` passes over six samples with given advantages; figures, and old log-probs."""
-    grammar = store.tokenizer.grammar
     config = changed(
         TINY, refine={"minibatches": 1, "batch_size": 6, "likelihood_weight": 0.0} | settings
     ).refine
-    fakes = draw(players, store)
+    players.config, players.precision = config, "float32"
     players.generator.eval()
-    players.kl_weight = config.kl_weight
-    (part,) = part_samples(players, fakes, advantages, grammar, num_parts=1, precision="float32")
-    excerpt = targets_of(padded([store.piece_tokens(0)]), grammar)
-    log = update_generator(
-        players, [part], [excerpt] * config.epochs, config, precision="float32", step=0
+    fakes = draw(players, store)
+    excerpt = targets_of(padded([store.piece_tokens(0)]), store.tokenizer.grammar)
+    objective = Given(players, advantages)
+    (part,) = objective._parts(fakes, advantages)
+    log = objective.update(
+        Round(step=0, seed=0, fakes=fakes, logits=advantages, real=[excerpt] * config.epochs)
     )
     return log, part
 
@@ -199,17 +184,9 @@ def test_what_is_rewarded_becomes_likelier_and_what_is_punished_less_likely(play
     advantages = torch.tensor([1.0, 1, 1, -1, -1, -1])
     _, part = one_update(players, store, advantages, kl_weight=0.0)
     with torch.no_grad():
-        new = module.target_log_probs(players.generator, part.targets)
-    change = new.gather(1, part.targets.tokens[:, None]).squeeze(1) - part.old_log_probs
+        new = target_log_probs(players.generator, part.targets)
+    change = chosen(new, part.targets) - part.old_log_probs
     assert (change * part.advantages).mean() > 0.001
-
-
-def test_placebo_a_constant_reward_leaves_the_generator_bit_for_bit(players, store):
-    before = weights(players.generator)
-    advantages = OBJECTIVES["leave-one-out"](torch.full((6,), 3.7))
-    log, _ = one_update(players, store, advantages, kl_weight=0.0, epochs=3)
-    assert log["generator_gradient_norm"] == 0
-    assert same_weights(before, weights(players.generator))
 
 
 def test_the_likelihood_of_real_music_is_mixed_in(players, store):
@@ -237,9 +214,55 @@ def test_the_kl_weight_adapts_after_the_step(players, store):
 
 def test_no_update_of_numbers_that_are_none(players, store):
     before = weights(players.generator)
-    with pytest.raises(UserError, match="refine stopped at step 0: generator_loss became nan"):
+    with pytest.raises(Diverged, match="generator_loss became nan"):
         one_update(players, store, torch.full((6,), math.nan))
     assert same_weights(before, weights(players.generator))
+
+
+def game_of(players, store, logits, seed=0):
+    excerpt = targets_of(padded([store.piece_tokens(0)]), store.tokenizer.grammar)
+    fakes = draw(players, store, num=len(logits))
+    return Round(step=0, seed=seed, fakes=fakes, logits=logits, real=[excerpt] * 8)
+
+
+@pytest.mark.parametrize("name", ["leave-one-out", "placebo-constant"])
+def test_a_constant_reward_leaves_the_generator_bit_for_bit(players, store, name):
+    players.config = changed(
+        TINY, refine={"kl_weight": 0.0, "likelihood_weight": 0.0, "batch_size": 6}
+    ).refine
+    before = weights(players.generator)
+    objective = OBJECTIVES[name](players)
+    log = objective.update(game_of(players, store, torch.full((6,), 3.7)))
+    assert log["generator_gradient_norm"] == 0
+    assert same_weights(before, weights(players.generator))
+
+
+def test_placebo_rewards_know_nothing_of_the_sample(players, store):
+    logits = torch.arange(6.0)
+    game = game_of(players, store, logits, seed=3)
+    shuffled = OBJECTIVES["placebo-shuffled"](players).rewards(game)
+    assert sorted(shuffled.tolist()) == logits.tolist()
+    assert not (shuffled == logits).any()
+    random = [
+        OBJECTIVES["placebo-random"](players).rewards(game_of(players, store, x, seed=3))
+        for x in (logits, -logits)
+    ]
+    assert torch.equal(*random) and len(random[0].unique()) == 6
+
+
+def test_further_likelihood_is_likelihood(players, store):
+    """The control learns the excerpts, as often as the others do, and plays no game."""
+    control = OBJECTIVES["likelihood"](players)
+    assert not control.plays
+    real = targets_of(padded([store.piece_tokens(0)]), store.tokenizer.grammar)
+    before = negative_log_likelihood(players.generator, real).item()
+    empty = Batch.empty()
+    game = Round(step=0, seed=0, fakes=empty, logits=torch.empty(0), real=[real] * 5)
+    control.update(game)
+    assert negative_log_likelihood(players.generator, real).item() < before
+    assert not players.generator.training
+    steps = {int(state["step"]) for state in players.optimizer.state.values()}
+    assert steps == {5}
 
 
 # The stage
@@ -299,6 +322,7 @@ def test_an_interrupted_run_ends_bit_by_bit_as_one_that_was_not(
     for line in logs[0] + logs[1]:
         for name in ("sampling", "generator", "discriminator"):
             line.pop(f"adversarial/seconds_{name}", None)
+            line.pop(f"adversarial/share_{name}", None)
     assert logs[0] == logs[1]
 
 
@@ -327,7 +351,7 @@ def test_a_crash_before_the_first_checkpoint_doubles_no_point(
 
 def test_no_random_numbers_and_no_batch_come_twice(pretrained, store, progress_of, monkeypatch):
     seeds, batches = [], []
-    draw_samples, batch = module.sample_batch, TrainingBatches.batch
+    draw_samples, batch = module.draw, TrainingBatches.batch
 
     def samples_watched(*arguments, seed, **options):
         seeds.append(seed)
@@ -337,30 +361,17 @@ def test_no_random_numbers_and_no_batch_come_twice(pretrained, store, progress_o
         batches.append((self.seed, step))
         return batch(self, step)
 
-    monkeypatch.setattr(module, "sample_batch", samples_watched)
+    monkeypatch.setattr(module, "draw", samples_watched)
     monkeypatch.setattr(TrainingBatches, "batch", batch_watched)
     refine(pretrained(discriminator_gate=1.0), store, progress=progress_of())
     config = TINY.refine
     steps, before = config.steps, config.discriminator_pretrain_steps
-    assert len(seeds) == before + 1 + steps == len(set(seeds))
+    guarded = [seed for seed in seeds if seeds.count(seed) > 1]
+    assert len(set(guarded)) == 1  # the same samples are watched at every validation
+    looks = 3
+    assert len(seeds) - len(guarded) == before + 2 + steps + 2 * looks
     per_step = config.discriminator_updates + config.epochs * config.minibatches
     assert len(batches) == before + steps * per_step == len(set(batches))
-
-
-def test_restored_players_are_where_they_were(pretrained, store):
-    run = pretrained()
-    best = checkpoints_of(run, "pretrain").read_best()
-    players = new_players(run, store, best)
-    one_update(players, store, torch.arange(6.0))
-    players.kl_weight, players.smoothed_auc = 0.7, 0.9
-    state = copy.deepcopy(module._state(players, stopped=False))
-    again = new_players(run, store, checkpoints_of(run, "pretrain").read_best())
-    module.restore(again, module._model(players, store, {}), state)
-    assert (again.kl_weight, again.smoothed_auc) == (0.7, 0.9)
-    assert same_weights(weights(players.generator), weights(again.generator))
-    one_update(players, store, torch.arange(6.0))
-    one_update(again, store, torch.arange(6.0))
-    assert same_weights(weights(players.generator), weights(again.generator))
 
 
 def watch_players(monkeypatch):
@@ -392,7 +403,8 @@ def test_beyond_the_gate_the_discriminator_waits(
     refine(run, store, progress=progress_of())
     checkpoints = checkpoints_of(run)
     first, last = (checkpoints._read(step).model for step in (checkpoints.steps()[0], 5))
-    assert same_weights(weights(first.discriminator), weights(last.discriminator)) != moves
+    learnt = [dict(model.discriminator.named_parameters()) for model in (first, last)]
+    assert same_weights(*learnt) != moves
     assert not same_weights(weights(first.generator), weights(last.generator))
     log = read_log(run, "refine")
     assert figures(log, "discriminator_waits") == [float(not moves)] * 5
@@ -402,33 +414,14 @@ def test_the_generator_learns_without_dropout_what_it_drew_without_dropout(
     pretrained, store, progress_of, monkeypatch
 ):
     modes = []
-    log_probs = module.target_log_probs
 
     def watched(generator, targets):
         modes.append(generator.training)
-        return log_probs(generator, targets)
+        return target_log_probs(generator, targets)
 
-    monkeypatch.setattr(module, "target_log_probs", watched)
+    monkeypatch.setattr(policy_module, "target_log_probs", watched)
     refine(pretrained(), store, progress=progress_of())
     assert len(modes) > 10 and not any(modes)
-
-
-def test_a_discriminator_that_hears_nothing_moves_the_generator_nowhere(
-    pretrained, store, progress_of, monkeypatch
-):
-    """The placebo arm, through the whole stage: a constant verdict is no verdict."""
-    verdict = judge
-
-    def deaf(*arguments):
-        rewards, log = verdict(*arguments)
-        return torch.full_like(rewards, 0.1), log
-
-    monkeypatch.setattr(module, "judge", deaf)
-    monkeypatch.setattr(module, "adapted_kl_weight", lambda weight, *_: weight)
-    run = pretrained(likelihood_weight=0.0, kl_weight=0.0)
-    before = weights(checkpoints_of(run, "pretrain").read_best().generator)
-    model = refine(run, store, progress=progress_of())
-    assert same_weights(before, weights(model.generator))
 
 
 def test_the_stage_raises_its_reward(pretrained, store, progress_of, monkeypatch):
@@ -436,15 +429,15 @@ def test_the_stage_raises_its_reward(pretrained, store, progress_of, monkeypatch
     ids = store.tokenizer.vocabulary.ids("Pitch")
     means = []
 
-    def by_pitch(discriminator, fakes, held_out, precision):
-        pitched = (fakes.tokens >= ids.start) & (fakes.tokens < ids.stop)
+    def by_pitch(_, game):
+        pitched = (game.fakes.tokens >= ids.start) & (game.fakes.tokens < ids.stop)
         rewards = torch.tensor(
-            [row[p].mean() if p.any() else ids.start for row, p in zip(fakes.tokens, pitched)]
+            [row[p].mean() if p.any() else ids.start for row, p in zip(game.fakes.tokens, pitched)]
         )
         means.append(rewards.mean().item())
-        return rewards.float(), judge(discriminator, fakes, held_out, precision)[1]
+        return rewards.float()
 
-    monkeypatch.setattr(module, "judge", by_pitch)
+    monkeypatch.setattr(LeaveOneOut, "rewards", by_pitch)
     run = pretrained(
         steps=25,
         batch_size=16,
@@ -452,7 +445,6 @@ def test_the_stage_raises_its_reward(pretrained, store, progress_of, monkeypatch
         likelihood_weight=0.0,
         kl_weight=0.0,
         kl_target=100.0,
-        likelihood_rise=100.0,
         validate_every=25,
         discriminator_pretrain_steps=1,
         discriminator_gate=0.0,
@@ -461,45 +453,128 @@ def test_the_stage_raises_its_reward(pretrained, store, progress_of, monkeypatch
     assert np.mean(means[-5:]) > np.mean(means[:5]) + 1  # semitone
 
 
-def test_it_stops_when_the_likelihood_suffers_and_does_not_go_on_from_there(
-    pretrained, store, progress_of, monkeypatch
+# The guard
+
+LIMITS = dataclasses.asdict(GuardConfig(auc=1))  # which a few pieces often have
+FINE = {
+    "val_bits_per_token": 2.0, "val_bits_per_note": 6.0, "entropy": 1.0, "kl": 0.0,
+    "self_bleu": 0.5, "copied_rate": 0.1,
+}  # fmt: skip
+
+
+def scripted(monkeypatch, *validations):
+    """What one validation after the other finds, beside what is fine; the last for ever."""
+    found = list(validations)
+
+    def validate(_):
+        return FINE | (found.pop(0) if len(found) > 1 else found[0])
+
+    monkeypatch.setattr(Refinement, "validate", validate)
+
+
+@pytest.mark.parametrize(
+    ("figure", "value"),
+    [
+        ("val_bits_per_token", 2.061), ("entropy", 0.49), ("kl", 0.51), ("self_bleu", 0.61),
+        ("copied_rate", 0.21), ("kl", math.nan), ("val_bits_per_token", math.inf),
+    ],
+)  # fmt: skip
+def test_a_breach_leads_back_to_the_last_good_checkpoint_with_half_the_step(
+    pretrained, store, progress_of, monkeypatch, read_log, figure, value
 ):
-    run = pretrained(validate_every=1, likelihood_rise=0.03)
-    scripted(monkeypatch, [2.0, 2.0, 2.059, 1.9, 2.061, 1.0])  # before, at 0, 1, 2, 3, 4
+    run = pretrained(validate_every=1, steps=3, guard=LIMITS)
+    scripted(monkeypatch, {}, {}, {}, {figure: value}, {})  # before, at 0, 1, 2, then on
+    progress = progress_of()
+    refine(run, store, progress=progress)
+    (told,) = [line for line in progress.said if "guard" in line]
+    assert f"the guard: {figure}" in told and "at step 2" in told
+    assert "back to the checkpoint of step 1" in told
+    rates = figures(read_log(run, "refine"), "generator_learning_rate")
+    rate = run.config.refine.learning_rate
+    assert rates == [rate, rate, rate / 2]
+    one, two, last = (checkpoints_of(run)._read(step) for step in (1, 2, 3))
+    assert same_weights(weights(one.model.generator), weights(two.model.generator))
+    assert not same_weights(weights(two.model.generator), weights(last.model.generator))
+    (breach,) = json.loads((run.folder / "guard.json").read_text())
+    assert (breach["step"], breach["figure"]) == (2, figure)
+
+
+def test_after_the_last_retry_it_stops_for_good(pretrained, store, progress_of, monkeypatch):
+    run = pretrained(validate_every=1, steps=9, guard=LIMITS)
+    scripted(monkeypatch, {}, {}, {"kl": 9.0})
     progress = progress_of()
     model = refine(run, store, progress=progress)
-    assert model.metrics["val_bits_per_token"] == 1.9
-    assert "refinement stopped at step 3: held-out likelihood 3.0% worse" in progress.said[-1]
-    best = checkpoints_of(run).best.read_bytes()
-    assert checkpoints_of(run).steps()[-1] == 3
-
-    scripted(monkeypatch, [2.0, 1.0])
+    retries = run.config.guard.retries
+    assert sum("guard" in line for line in progress.said) == retries + 1
+    assert "refinement stops: it went back 3 times before" in progress.said[-1]
+    before = checkpoints_of(run, "pretrain").read_best()
+    assert same_weights(weights(before.generator), weights(model.generator))
+    steps = checkpoints_of(run).steps()
+    assert steps[-1] == retries + 1
     again = refine(run, store, progress=progress_of(), resume=True)
-    assert checkpoints_of(run).best.read_bytes() == best == model_bytes(again)
-    assert checkpoints_of(run).steps()[-1] == 3
+    assert checkpoints_of(run).steps() == steps
+    assert model_bytes(again) == model_bytes(model)
 
 
-def test_a_diverging_discriminator_stops_the_stage_and_the_last_checkpoint_is_sound(
+def test_a_discriminator_that_wins_twice_in_a_row_is_a_breach(
     pretrained, store, progress_of, monkeypatch
 ):
+    aucs = iter([0.7, 1.0, 0.7, 1.0, 1.0])
+    watched = Critic.judge
+
+    def judge(self, fakes, held_out):
+        logits, log = watched(self, fakes, held_out)
+        return logits, log | {"discriminator_auc": next(aucs)}
+
+    run = pretrained(validate_every=1, steps=4, guard=LIMITS | {"auc": 0.999})
+    scripted(monkeypatch, {})
+    refinement = Refinement(
+        run, store, checkpoints_of(run, "pretrain").read_best(), checkpoints_of(run),
+        progress=progress_of(),
+    )  # fmt: skip
+    monkeypatch.setattr(Critic, "judge", judge)
+    refinement.save(FINE)
+    refinement.last_auc = next(aucs)
+    said = []
+    monkeypatch.setattr(refinement, "go_back", lambda _, breach: said.append(str(breach)))
+    monkeypatch.setattr(refinement, "show", lambda *_: None)
+    for _ in range(4):
+        refinement.step += 1
+        refinement.look(None)
+    assert len(said) == 1 and "lower_auc was 1 at step 4" in said[0]
+
+
+@pytest.mark.parametrize("who", ["generator", "discriminator"])
+def test_numbers_that_are_none_lead_back_too(pretrained, store, progress_of, monkeypatch, who):
     calls = []
-    loss = module.logistic_loss
+    target = LeaveOneOut if who == "generator" else Critic
+    name = "update" if who == "generator" else "learn"
+    original = getattr(target, name)
 
-    def diverging(*logits, label_smoothing):
-        calls.append(label_smoothing)
-        # Two before the game, then two and a judgement per step.
-        return loss(*logits, label_smoothing=label_smoothing) * (math.inf if len(calls) > 13 else 1)
+    def diverging(self, *arguments):
+        calls.append(0)
+        if len(calls) == (4 if who == "generator" else 9):
+            raise Diverged(f"{who}_loss", math.inf)
+        return original(self, *arguments)
 
-    monkeypatch.setattr(module, "logistic_loss", diverging)
+    monkeypatch.setattr(target, name, diverging)
     run = pretrained(discriminator_gate=1.0)
-    with pytest.raises(
-        UserError, match=r"refine stopped at step \d: discriminator_loss became inf"
-    ):
-        refine(run, store, progress=progress_of())
-    resumed = checkpoints_of(run).latest()
-    assert resumed.step == 2
-    for network in (resumed.model.generator, resumed.model.discriminator):
-        assert all(torch.isfinite(p).all() for p in network.parameters())
+    progress = progress_of()
+    refine(run, store, progress=progress)
+    (told,) = [line for line in progress.said if "guard" in line]
+    assert f"{who}_loss became inf" in told and "back to the checkpoint of step 2" in told
+    assert checkpoints_of(run).steps()[-1] == run.config.refine.steps
+
+
+def test_a_discriminator_that_diverges_before_the_game_is_a_plain_error(
+    pretrained, store, progress_of, monkeypatch
+):
+    def diverging(*_):
+        raise Diverged("discriminator_loss", math.nan)
+
+    monkeypatch.setattr(Critic, "learn", diverging)
+    with pytest.raises(UserError, match="before its first step: discriminator_loss became nan"):
+        refine(pretrained(), store, progress=progress_of())
 
 
 def test_samples_are_whole_and_obey_the_grammar(players, store):

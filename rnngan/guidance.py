@@ -1,0 +1,329 @@
+"""Decoding guided by the discriminator.
+
+The calibrated logit of the best discriminator is log p_real(y) / p_generator(y), so what is drawn
+can be corrected towards real music without training the generator again:
+
+- `resample`: of some candidates one is drawn with weights exp(logit) (sampling-importance-
+  resampling; the residual energy model of Deng 2020, section 3.3, drawn from in the same way);
+- `reject`: candidates are drawn until one is accepted, with probability exp(logit - bound)
+  (discriminator rejection sampling, Azadi 2019);
+- `particles`: candidates grow side by side, and every few tokens, about a bar, those that the
+  discriminator's causal head thinks little of give way to copies of the others (a particle filter
+  with the head's potential as log of the twisting function; Del Moral 2006, Naesseth 2019).
+
+Each piece has candidates of its own with random numbers of their own: what a piece becomes depends
+on the seed and its number alone. Few effective candidates mean that the discriminator's word is all
+that counts, and variety with it: their number is reported.
+
+References:
+    Deng et al., "Residual energy-based models for text generation", ICLR 2020.
+    Azadi et al., "Discriminator rejection sampling", ICLR 2019.
+    Del Moral, Doucet & Jasra, "Sequential Monte Carlo samplers", 2006.
+    Naesseth, Lindsten & Schön, "Elements of sequential Monte Carlo", 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rnngan.data.batches import Batch
+from rnngan.discriminator.base import Discriminator
+from rnngan.errors import UserError
+from rnngan.generator.sampling import Samples, sample, uniforms
+from rnngan.music.vocabulary import Tokens
+from rnngan.objectives.base import piece_logits
+from rnngan.training.checkpoint import Model
+
+Guide = Literal["resample", "reject", "particles"]
+Floats = npt.NDArray[np.float64]
+
+_ROWS = 256
+"""Candidates that are drawn side by side."""
+_PILOT = 128
+"""Candidates that tell the bound for rejection."""
+_MOST_ROUNDS = 64
+"""Rounds of candidates after which a piece takes the best it has seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guided:
+    """Pieces, and how much choice there was.
+
+    Attributes:
+        tokens: Of each piece, `(length,)`.
+        effective: Candidates of each piece that its choice was effectively made from, at least 1:
+            (sum of weights)^2 / sum of squared weights. With `reject`, 1 for every piece.
+        accepted_rate: Share of the candidates that were accepted; NaN but for `reject`.
+        num_drawn: Candidates drawn in all, a pilot included.
+    """
+
+    tokens: list[Tokens]
+    effective: list[float]
+    accepted_rate: float = np.nan
+    num_drawn: int
+
+
+def guided(
+    model: Model,
+    *,
+    num: int,
+    seed: int,
+    guide: Guide,
+    candidates: int,
+    max_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    num_bars: int | None = None,
+) -> Guided:
+    """Pieces that the model's discriminator takes for real.
+
+    Args:
+        model: With a discriminator, and for `particles` one with a causal head.
+        num: Pieces.
+        seed: Of everything random; piece `i` depends on (seed, i) alone.
+        guide: How.
+        candidates: Of each piece; of `reject`, in each round.
+        max_tokens: Where a piece is cut.
+        temperature: Of the draws. The discriminator was calibrated at 1.
+        top_k: See `rnngan.generator.sampling.sample`.
+        top_p: Likewise.
+        num_bars: Likewise.
+
+    Raises:
+        UserError: The model has no discriminator, or none with a causal head; a number is out of
+            range.
+    """
+    discriminator = model.discriminator
+    if discriminator is None:
+        raise UserError(
+            f"guide {guide!r} needs a model with a discriminator, and this one has none; choose "
+            "one that was refined with an objective that trains it"
+        )
+    if guide == "particles" and not discriminator.config.causal_head:
+        raise UserError(
+            "guide 'particles' needs a discriminator with a causal head; refine with "
+            "--discriminator.causal-head, or choose resample or reject"
+        )
+    if not 2 <= candidates <= _ROWS:
+        raise UserError(f"guide-candidates must be 2 to {_ROWS}, got {candidates}")
+
+    decoding = _Decoding(
+        model=model,
+        discriminator=discriminator,
+        seed=seed,
+        candidates=candidates,
+        max_tokens=max_tokens,
+        options={
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "bar": model.tokenizer.bar,
+            "num_bars": num_bars,
+        },
+    )
+    if guide == "resample":
+        return _resampled(decoding, num)
+    if guide == "reject":
+        return _rejected(decoding, num)
+    return _filtered(decoding, num)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decoding:
+    """What all three ways need."""
+
+    model: Model
+    discriminator: Discriminator
+    seed: int
+    candidates: int
+    max_tokens: int
+    options: dict[str, Any]
+
+    def draw(self, indices: Iterable[int], regroup: ParticleFilter | None = None) -> Samples:
+        """Candidates with these numbers."""
+        return sample(
+            self.model.generator,
+            self.model.tokenizer.grammar,
+            uniforms(self.seed, list(indices), self.max_tokens),
+            regroup=regroup,
+            **self.options,
+        )
+
+    def candidates_of(self, pieces: Iterable[int], first: int = 0) -> list[int]:
+        """Numbers of the candidates of these pieces, of each from its candidate `first` on.
+
+        Each piece has 2^32 of its own, so that no two share random numbers.
+        """
+        return [
+            (piece << 32) + first + candidate
+            for piece in pieces
+            for candidate in range(self.candidates)
+        ]
+
+    def choice_numbers(self, pieces: Iterable[int], count: int) -> Floats:
+        """Numbers in [0, 1) by which the candidates are chosen, `(pieces, count)`."""
+        last = (1 << 32) - 1
+        return uniforms(self.seed, [(p << 32) + last for p in pieces], count).astype(np.float64)
+
+    def log_ratios(self, samples: Samples) -> Floats:
+        """Calibrated logits `(rows,)` of samples, of their beginnings where they are too long."""
+        most = self.discriminator.config.max_length
+        batch = Batch(
+            tokens=samples.tokens[:, :most].numpy(), lengths=samples.lengths.clamp(max=most).numpy()
+        )
+        with torch.inference_mode():
+            self.discriminator.eval()
+            logits = piece_logits(self.discriminator, batch, "auto")
+            ratios: Floats = self.discriminator.log_ratio(logits).double().numpy()
+        return ratios
+
+    def parts(self, num: int) -> list[range]:
+        """The pieces in parts whose candidates are drawn side by side."""
+        size = max(_ROWS // self.candidates, 1)
+        return [range(first, min(first + size, num)) for first in range(0, num, size)]
+
+
+def _resampled(decoding: _Decoding, num: int) -> Guided:
+    tokens: list[Tokens] = []
+    effective: list[float] = []
+    for pieces in decoding.parts(num):
+        samples = decoding.draw(decoding.candidates_of(pieces))
+        logs = decoding.log_ratios(samples).reshape(len(pieces), -1)
+        numbers = decoding.choice_numbers(pieces, 1)[:, 0]
+        tokens += _chosen(samples, logs, numbers)
+        effective += effective_number(normalised(logs)).tolist()
+    return Guided(tokens=tokens, effective=effective, num_drawn=num * decoding.candidates)
+
+
+def _rejected(decoding: _Decoding, num: int) -> Guided:
+    # The pilot has numbers that no piece reaches.
+    pilot = decoding.draw((1 << 63) + i for i in range(_PILOT))
+    bound = float(decoding.log_ratios(pilot).max())
+    found: dict[int, Tokens] = {}
+    best: dict[int, tuple[float, Tokens]] = {}
+    num_drawn = 0
+    for round_ in range(_MOST_ROUNDS):
+        waiting = [piece for piece in range(num) if piece not in found]
+        for first in range(0, len(waiting), max(_ROWS // decoding.candidates, 1)):
+            pieces = waiting[first : first + max(_ROWS // decoding.candidates, 1)]
+            samples = decoding.draw(decoding.candidates_of(pieces, round_ * decoding.candidates))
+            logs = decoding.log_ratios(samples).reshape(len(pieces), -1)
+            size = (round_ + 1) * decoding.candidates
+            numbers = decoding.choice_numbers(pieces, size)[:, -decoding.candidates :]
+            for row, piece in enumerate(pieces):
+                accepted = np.flatnonzero(numbers[row] < np.exp(np.minimum(logs[row] - bound, 0)))
+                taken = int(accepted[0]) if len(accepted) else int(logs[row].argmax())
+                drawn = _row(samples, row * decoding.candidates + taken)
+                if len(accepted):
+                    found[piece] = drawn
+                    num_drawn += taken + 1
+                else:
+                    num_drawn += decoding.candidates
+                    if logs[row, taken] > best.get(piece, (-np.inf, drawn))[0]:
+                        best[piece] = float(logs[row, taken]), drawn
+        if len(found) == num:
+            break
+    tokens = [found[piece] if piece in found else best[piece][1] for piece in range(num)]
+    return Guided(
+        tokens=tokens,
+        effective=[1.0] * num,
+        accepted_rate=len(found) / num_drawn,
+        num_drawn=num_drawn + _PILOT,
+    )
+
+
+def _filtered(decoding: _Decoding, num: int) -> Guided:
+    tokens: list[Tokens] = []
+    effective: list[float] = []
+    for pieces in decoding.parts(num):
+        numbers = decoding.choice_numbers(pieces, decoding.max_tokens + 1)
+        particles = ParticleFilter(decoding.discriminator, numbers[:, 1:], decoding.candidates)
+        samples = decoding.draw(decoding.candidates_of(pieces), particles)
+        logs = decoding.log_ratios(samples).reshape(len(pieces), -1) - particles.counted
+        tokens += _chosen(samples, logs, numbers[:, 0])
+        effective += effective_number(normalised(logs)).tolist()
+    return Guided(tokens=tokens, effective=effective, num_drawn=num * decoding.candidates)
+
+
+def _chosen(samples: Samples, logs: Floats, numbers: Floats) -> list[Tokens]:
+    """Of each group the candidate that its number falls to, by the weights exp(`logs`)."""
+    heights = normalised(logs).cumsum(axis=1)
+    places = np.minimum((heights <= numbers[:, None]).sum(axis=1), logs.shape[1] - 1)
+    return [_row(samples, g * logs.shape[1] + place) for g, place in enumerate(places.tolist())]
+
+
+def _row(samples: Samples, row: int) -> Tokens:
+    return samples.tokens[row, : int(samples.lengths[row])].numpy().astype(np.uint16)
+
+
+def normalised(logs: Floats) -> Floats:
+    """Weights `(..., candidates)` that sum to 1 from their logarithms."""
+    weights = np.exp(logs - logs.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
+def effective_number(weights: Floats) -> Floats:
+    """Candidates that as many equal weights would come from, `(...,)` from `(..., candidates)`.
+
+    1 / sum of squares, of weights that sum to 1 (Kong 1992); 1 to the number of candidates.
+    """
+    return np.asarray(1 / (weights**2).sum(axis=-1))
+
+
+def systematic(weights: Floats, number: float) -> npt.NDArray[np.int64]:
+    """Which candidate each place goes to, ascending `(candidates,)`; weights sum to 1.
+
+    One number in [0, 1) decides for all places, and each candidate gets its expected number of
+    copies, rounded up or down (systematic resampling; Kitagawa 1996).
+    """
+    places = (np.arange(len(weights)) + number) / len(weights)
+    return np.minimum(np.searchsorted(weights.cumsum(), places, side="right"), len(weights) - 1)
+
+
+class ParticleFilter:
+    """Lets candidates of little promise give way to copies of the others, group by group.
+
+    Args:
+        discriminator: Its causal head judges beginnings.
+        numbers: In [0, 1), `(groups, times)`; one for every time that is looked at.
+        candidates: In a group; the candidates of a group stand together.
+    """
+
+    def __init__(self, discriminator: Discriminator, numbers: Floats, candidates: int) -> None:
+        self.discriminator = discriminator
+        self.numbers = numbers
+        self.candidates = candidates
+        self.counted = np.zeros((len(numbers), candidates))
+        self.calls = 0
+
+    def __call__(self, tokens: Tensor, lengths: Tensor) -> Tensor | None:
+        """Which candidate each becomes a copy of, `(rows,)`; None where all stay.
+
+        Args:
+            tokens: So far, `(rows, time)`.
+            lengths: Of each, `(rows,)`; less than `time` where a piece has ended.
+        """
+        seen = tokens[:, : self.discriminator.config.max_length]
+        inside = lengths.clamp(max=seen.shape[1])
+        potentials = self.discriminator.potentials(seen, inside)
+        latest = potentials.gather(1, inside[:, None] - 1).squeeze(1)
+        now = latest.double().numpy().reshape(-1, self.candidates)
+        weights = normalised(now - self.counted)
+        ancestors = np.tile(np.arange(self.candidates), (len(now), 1))
+        poor = effective_number(weights) < self.candidates / 2
+        for group in np.flatnonzero(poor):
+            ancestors[group] = systematic(weights[group], self.numbers[group, self.calls])
+            self.counted[group] = now[group, ancestors[group]]
+        self.calls += 1
+        if not poor.any():
+            return None
+        first = np.arange(len(now))[:, None] * self.candidates
+        return torch.from_numpy((ancestors + first).ravel())
