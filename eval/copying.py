@@ -15,13 +15,14 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.pieces import Track, silently
 from rnngan.music.piece import Notes, Piece
 from rnngan.music.skyline import skyline
 
@@ -118,15 +119,23 @@ def copied_share(runs: Sequence[Run], min_notes: int = MIN_NOTES) -> float:
     return sum(long_enough) / len(long_enough) if long_enough else math.nan
 
 
-def nearest_pieces(pieces: Sequence[Piece], training: Sequence[Piece]) -> list[Nearest]:
+def nearest_pieces(
+    pieces: Sequence[Piece], training: Sequence[Piece], *, track: Track = silently
+) -> list[Nearest]:
     """The training piece nearest to each piece, by the Levenshtein distance of their steps.
 
     The time grows with the steps of `pieces` times those of `training`. Pieces of very unequal
     length are far apart even if one holds the other: that is what `longest_runs` is for.
+
+    Args:
+        pieces: What to look for.
+        training: Where.
+        track: Shows the progress, training piece by training piece.
     """
     queries = [_steps(skyline(piece.notes)) for piece in pieces]
     found = [Nearest(distance=math.nan, edits=-1, training_index=-1) for _ in pieces]
-    for first, portion in _portions(training, ALIGNED_STEPS):
+    shown = track(training, "looking for the nearest training pieces")
+    for first, portion in _portions(shown, ALIGNED_STEPS):
         alignment = _Alignment(portion)
         sizes = np.array([len(line) for line in portion])
         for i, query in enumerate(queries):
@@ -148,15 +157,17 @@ def _steps(line: Notes) -> Steps:
     return np.asarray((time << 8) + np.diff(line["pitch"].astype(np.int32)) + 128, np.int32)
 
 
-def _portions(training: Sequence[Piece], size: int) -> Iterator[tuple[int, list[Steps]]]:
+def _portions(training: Iterable[Piece], size: int) -> Iterator[tuple[int, list[Steps]]]:
     """Steps of the training pieces, about `size` at a time, with the index of the first piece."""
     first, portion, total = 0, list[Steps](), 0
-    for index, piece in enumerate(training):
+    for piece in training:
         portion.append(_steps(skyline(piece.notes)))
         total += len(portion[-1]) + 1
-        if total >= size or index == len(training) - 1:
+        if total >= size:
             yield first, portion
-            first, portion, total = index + 1, [], 0
+            first, portion, total = first + len(portion), [], 0
+    if portion:
+        yield first, portion
 
 
 def _offsets(lines: Sequence[Steps]) -> Ints:

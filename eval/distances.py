@@ -88,14 +88,21 @@ def pair_distances(x: ArrayLike, y: ArrayLike) -> Floats:
     x, y = _rows(x), _rows(y)
     if x.shape[1] == 1:
         return np.asarray(np.abs(x - y.T))
-    # Row by row and not by |x|² - 2xy + |y|², which would not give exactly 0 for equal rows.
-    return np.stack([np.linalg.norm(y - row, axis=1) for row in x])
+    from scipy.spatial.distance import cdist
+
+    # Not by |x|² - 2xy + |y|², which would not give exactly 0 for equal rows.
+    return np.asarray(cdist(x, y))
 
 
 def intra_distances(x: ArrayLike) -> Floats:
-    """Distance of every pair of rows within one set: `(n (n - 1) / 2,)`."""
+    """Distance of every pair of rows within one set: `(n (n - 1) / 2,)`; NaN where a row is."""
     rows = _rows(x)
-    return pair_distances(rows, rows)[np.triu_indices(len(rows), 1)]
+    if rows.shape[1] == 1:
+        i, j = np.triu_indices(len(rows), 1)
+        return np.asarray(np.abs(rows[i, 0] - rows[j, 0]))
+    from scipy.spatial.distance import pdist
+
+    return np.asarray(pdist(rows))
 
 
 def inter_distances(x: ArrayLike, y: ArrayLike) -> Floats:

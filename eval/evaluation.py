@@ -27,7 +27,7 @@ from eval.controls import controls_of
 from eval.copying import MIN_NOTES, Nearest, Run, copied_share, longest_runs, nearest_pieces
 from eval.features import FEATURES
 from eval.pieces import Side, Track, silently
-from eval.resampling import Counts, Interval
+from eval.resampling import Counts, Interval, PairDraw
 from eval.setwise import VECTOR, Sample, SetRow, compare_sets
 from eval.twosample import TwoSample, View, two_sample
 from rnngan.errors import UserError
@@ -83,6 +83,9 @@ class Figure:
     value: float
     interval: Interval
     band: Interval
+
+
+UNDEFINED = Figure(value=math.nan, interval=(math.nan, math.nan), band=(math.nan, math.nan))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +200,8 @@ class Evaluation:
         rows: One per feature and generated side.
         set_rows: The generated sides as wholes.
         two_sample: By the name of the generated side, what classifiers of each view say.
-        controls: By the name of each control, the rows of real music spoilt in that way.
+        controls: By the name of each control, the rows of real music spoilt in that way, without
+            overlapping area and divergence.
         copying: The real side first; empty without a training set.
         band: What stands for real against real, in words.
         warnings: What to know before reading the numbers.
@@ -297,7 +301,7 @@ def evaluate(
     tables = {side.name: measure(side) for side in sides}
     reference = measure(training) if training else {}
     with_music = not any(side.statistics for side in (*sides, *([training] if training else [])))
-    copying = _copying(sides, training) if training and with_music else ()
+    copying = _copying(sides, training, track) if training and with_music else ()
     for part in copying:
         tables[part.side.name] |= _copying_columns(part.runs)
     if copying:
@@ -323,11 +327,11 @@ def evaluate(
             )
             for column in columns
         ]
-        compared = _compare_all(fake.name, columns, values, draws, workers)
-        for _, row in zip(track(columns, f"comparing {fake.name}"), compared):
-            rows.append(row)
-        if with_music and set(VECTOR) <= set(names):
-            set_rows += compare_sets(
+
+        def compare_as_wholes(fake: Side = fake) -> list[SetRow]:
+            if not (with_music and set(VECTOR) <= set(names)):
+                return []
+            return compare_sets(
                 fake.name,
                 Sample(real.pieces, tables[real.name]),
                 Sample(fake.pieces, tables[fake.name]),
@@ -335,8 +339,17 @@ def evaluate(
                 seed=seed,
                 resamples=resamples,
                 permutations=permutations,
-                track=track,
             )
+
+        # In threads: numpy lets others work while it computes. What takes longest begins first.
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            as_wholes = pool.submit(compare_as_wholes)
+            compared = _compare_all(pool, fake.name, columns, values, draws)
+            for step in track(range(len(columns) + 1), f"comparing {fake.name}"):
+                if step < len(columns):
+                    rows.append(next(compared))
+                else:
+                    set_rows += as_wholes.result()
         if views:
             known = [tables[real.name], tables[fake.name], *([reference] if training else [])]
             try:
@@ -415,7 +428,10 @@ def _controls(
     measure: Callable[[Side], Table],
     workers: int | None,
 ) -> dict[str, tuple[Row, ...]]:
-    """Rows of real music that was spoilt, against what it was; p-values corrected per control."""
+    """Rows of real music that was spoilt, against what it was; p-values corrected per control.
+
+    Without the figures that compare pairs, which would take longest and tell nothing more.
+    """
     pieces: list[Piece] = list(real.need_pieces("what controls show"))[:CONTROL_PIECES]
     told = [column for column in columns if column.name in names]
     before = measure(Side(name=real.name, pieces=tuple(pieces)))
@@ -426,7 +442,8 @@ def _controls(
         rng = np.random.default_rng((seed, index))
         draws = _draw(rng, sizes, CONTROL_RESAMPLES, CONTROL_PERMUTATIONS)
         values = [Values(before[column.name], after[column.name], None) for column in told]
-        rows = list(_compare_all(name, told, values, draws, workers))
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            rows = list(_compare_all(pool, name, told, values, draws, pairs=False))
         corrected = resampling.benjamini_hochberg(np.array([row.p for row in rows])).tolist()
         found[name] = tuple(replace(row, p_corrected=p) for row, p in zip(rows, corrected))
     return found
@@ -452,10 +469,10 @@ def _check(
             raise UserError(f"{name} must be at least 1, got {value}")
 
 
-def _copying(sides: Sequence[Side], training: Side) -> tuple[Copying, ...]:
+def _copying(sides: Sequence[Side], training: Side, track: Track) -> tuple[Copying, ...]:
     pieces = [piece for side in sides for piece in side.pieces]
     runs = iter(longest_runs(pieces, training.pieces))
-    nearest = iter(nearest_pieces(pieces, training.pieces))
+    nearest = iter(nearest_pieces(pieces, training.pieces, track=track))
     parts = []
     for side in sides:
         own = tuple(next(runs) for _ in side.pieces)
@@ -512,11 +529,28 @@ class Draw(NamedTuple):
     counts: Counts
 
 
+class Pairs(NamedTuple):
+    """Resamples of few pieces of a pool, for what compares pairs.
+
+    Attributes:
+        pieces: Numbers of the pieces in the pool.
+        draw: See `eval.resampling`.
+    """
+
+    pieces: NDArray[np.int64]
+    draw: PairDraw
+
+    @staticmethod
+    def of(draw: Draw) -> Pairs:
+        """The pairs in resamples."""
+        return Pairs(draw.pieces, resampling.pair_draw(draw.counts))
+
+
 class Band(NamedTuple):
     """Real sets of the sizes compared: from all pieces, and from few for what compares pairs."""
 
     all_pieces: Draw
-    pairs: Draw
+    pairs: Pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -530,7 +564,7 @@ class Draws:
     observed: Counts
     bootstrap: Counts
     permutations: Counts
-    pairs: Draw
+    pairs: Pairs
     training_band: Band | None
     real_band: Band
 
@@ -545,21 +579,25 @@ def _draw(rng: np.random.Generator, sizes: Sizes, resamples: int, permutations: 
     ]
     return Draws(
         observed=resampling.as_given(sizes.real, sizes.fake),
-        bootstrap=resampling.bootstrap(rng, sizes.real, sizes.fake, resamples),
-        permutations=resampling.permutations(rng, sizes.real, sizes.fake, permutations),
-        pairs=Draw(
-            np.concatenate([few_real, sizes.real + few_fake]),
-            np.concatenate(pair_counts, axis=1),
+        bootstrap=resampling.by_piece(resampling.bootstrap(rng, sizes.real, sizes.fake, resamples)),
+        permutations=resampling.by_piece(
+            resampling.permutations(rng, sizes.real, sizes.fake, permutations)
+        ),
+        pairs=Pairs.of(
+            Draw(
+                np.concatenate([few_real, sizes.real + few_fake]),
+                np.concatenate(pair_counts, axis=1),
+            )
         ),
         training_band=Band(
             _training_draw(rng, sizes, max(sizes), resamples),
-            _training_draw(rng, sizes, PAIR_PIECES, min(resamples, PAIR_RESAMPLES)),
+            Pairs.of(_training_draw(rng, sizes, PAIR_PIECES, min(resamples, PAIR_RESAMPLES))),
         )
         if sizes.training
         else None,
         real_band=Band(
             _real_draw(rng, sizes, max(sizes), resamples),
-            _real_draw(rng, sizes, PAIR_PIECES, min(resamples, PAIR_RESAMPLES)),
+            Pairs.of(_real_draw(rng, sizes, PAIR_PIECES, min(resamples, PAIR_RESAMPLES))),
         ),
     )
 
@@ -572,32 +610,33 @@ def _training_draw(rng: np.random.Generator, sizes: Sizes, most: int, resamples:
     counts = np.zeros((2, resamples, len(real) + len(training)), np.uint8)
     counts[0, :, : len(real)] = 1
     counts[1, :, len(real) :] = resampling.subsets(rng, len(training), part, resamples)
-    return Draw(np.concatenate([real, sizes.real + training]), counts)
+    return Draw(np.concatenate([real, sizes.real + training]), resampling.by_piece(counts))
 
 
 def _real_draw(rng: np.random.Generator, sizes: Sizes, most: int, resamples: int) -> Draw:
     """Random halves of the real side, or a part as small as the generated side and the rest."""
     real = rng.permutation(sizes.real)[: 2 * most]
     part = resampling.subsets(rng, len(real), min(sizes.fake, len(real) // 2), resamples)
-    return Draw(real, np.stack([1 - part, part]))
+    return Draw(real, resampling.by_piece(np.stack([1 - part, part])))
 
 
 def _compare_all(
+    pool: ThreadPoolExecutor,
     side: str,
     columns: Sequence[Column],
     values: Sequence[Values],
     draws: Draws,
-    workers: int | None,
+    *,
+    pairs: bool = True,
 ) -> Iterator[Row]:
-    """The rows of some features, in threads: numpy lets others work while it computes."""
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        yield from pool.map(
-            lambda column, found: _compare(side, column, found, draws), columns, values
-        )
+    """The rows of some features; see `_compare`."""
+    return pool.map(
+        lambda column, found: _compare(side, column, found, draws, pairs=pairs), columns, values
+    )
 
 
-def _compare(side: str, column: Column, values: Values, draws: Draws) -> Row:
-    """The row of one feature, its p-value not corrected yet."""
+def _compare(side: str, column: Column, values: Values, draws: Draws, *, pairs: bool) -> Row:
+    """The row of one feature, its p-value not corrected yet; `pairs`: with what compares pairs."""
     pooled = np.concatenate([values.real, values.fake])
     # A training piece copies itself, so copying has no values for the training set.
     if draws.training_band is None or values.training is None:
@@ -611,7 +650,9 @@ def _compare(side: str, column: Column, values: Values, draws: Draws) -> Row:
     distance = float(resampled(pooled, draws.observed)[0])
     p = resampling.permutation_p(distance, resampled(pooled, draws.permutations))
     real, fake = _summary(column, values.real), _summary(column, values.fake)
-    area, divergence = _pair_figures(pooled, draws.pairs, pool, band.pairs)
+    area, divergence = (
+        _pair_figures(pooled, draws.pairs, pool, band.pairs) if pairs else (UNDEFINED, UNDEFINED)
+    )
     return Row(
         side=side,
         column=column,
@@ -639,10 +680,10 @@ def _compare(side: str, column: Column, values: Values, draws: Draws) -> Row:
     )
 
 
-def _pair_figures(pooled: Floats, draw: Draw, pool: Floats, band: Draw) -> tuple[Figure, Figure]:
+def _pair_figures(pooled: Floats, pairs: Pairs, pool: Floats, band: Pairs) -> tuple[Figure, Figure]:
     """Overlapping area and Kullback-Leibler divergence."""
-    found = resampling.pair_comparisons(pooled[draw.pieces], draw.counts)
-    chance = resampling.pair_comparisons(pool[band.pieces], band.counts)
+    found = resampling.pair_comparisons(pooled[pairs.pieces], pairs.draw)
+    chance = resampling.pair_comparisons(pool[band.pieces], band.draw)
     area, divergence = (
         Figure(
             value=float(values[0]),

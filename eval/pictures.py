@@ -258,9 +258,9 @@ def _densities(axes: Axes, column: Column, sides: Sequence[Floats], colours: Seq
 
 
 def _middle(values: Floats) -> tuple[float, float]:
-    """All but the outermost percents; everything where only those differ."""
+    """All but the outermost percents; everything where only those differ, or are all there is."""
     low, high = np.quantile(values, [0.01, 0.99])
-    if low == high:
+    if low == high or not ((values >= low) & (values <= high)).any():
         low, high = values.min(), values.max()
     return float(low), float(high)
 

@@ -11,7 +11,8 @@ counts `(2, resamples, pool)`; results `(resamples,)`.
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ Interval: TypeAlias = tuple[float, float]
 
 ROWS_AT_ONCE = 500
 """Resamples that are compared in one go; bounds the memory."""
+SCALARS_AT_ONCE = 1 << 17
+"""Counts of pieces in resamples that are summed up in one go: they stay in the cache."""
 
 
 def as_given(first: int, second: int) -> Counts:
@@ -52,6 +55,11 @@ def subsets(rng: np.random.Generator, total: int, size: int, resamples: int) -> 
     return rng.permuted(np.tile(chosen, (resamples, 1)), axis=1)
 
 
+def by_piece(counts: Counts) -> Counts:
+    """The same counts, those of each piece side by side in memory: quicker for `set_distances`."""
+    return np.ascontiguousarray(counts.swapaxes(1, 2)).swapaxes(1, 2)
+
+
 def set_distances(values: Floats, counts: Counts, positions: tuple[float, ...] = ()) -> Floats:
     """Distance between the two sides in each resample.
 
@@ -59,60 +67,112 @@ def set_distances(values: Floats, counts: Counts, positions: tuple[float, ...] =
     histograms. Of histograms the pieces' mean is compared. Pieces whose value is NaN do not count;
     the distance is NaN where nothing counts on a side.
     """
-    defined = ~np.isnan(values.reshape(len(values), -1)[:, 0])
-    values = np.where(np.isnan(values), 0, values)  # where no mass will lie
-    where = np.asarray(positions)
-    if values.ndim == 2:
+    defined = np.flatnonzero(~np.isnan(values.reshape(len(values), -1)[:, 0]))
+    if values.ndim == 1:
+        order = defined[np.argsort(values[defined])]
+        compare = partial(_between_scalars, np.diff(values[order]))
+    else:
+        order, values = defined, values[defined]
         occupied = values.any(axis=0)
-        values = values[:, occupied]
-        where = where[occupied] if positions else where
-
-    def masses(side: Counts) -> Floats:
-        weights = (side * defined).astype(float)
-        total = weights.sum(axis=1, keepdims=True)
-        with np.errstate(invalid="ignore"):
-            return np.asarray((weights if values.ndim == 1 else weights @ values) / total)
-
+        places = np.asarray(positions)[occupied] if positions else None
+        compare = partial(_between_histograms, values[:, occupied], places)
+    at_once = ROWS_AT_ONCE if values.ndim == 2 else max(1, SCALARS_AT_ONCE // max(len(order), 1))
     parts = [np.empty(0)]
-    for start in range(0, counts.shape[1], ROWS_AT_ONCE):
-        p, q = (masses(side[start : start + ROWS_AT_ONCE]) for side in counts)
-        if values.ndim == 1:
-            parts.append(distances.wasserstein1_between(values, p, q))
-        elif positions:
-            parts.append(distances.wasserstein1_between(where, p, q))
-        else:
-            parts.append(distances.jensen_shannon(p, q))
+    for start in range(0, counts.shape[1], at_once):
+        parts.append(compare(*(side[start : start + at_once].T.take(order, 0) for side in counts)))
     return np.concatenate(parts)
 
 
-def pair_comparisons(values: Floats, counts: Counts) -> tuple[Floats, Floats]:
+def _between_scalars(gaps: Floats, first: Counts, second: Counts) -> Floats:
+    """Wasserstein-1 in each resample, given the gaps between the values in order.
+
+    Shapes: gaps `(pieces - 1,)`, counts `(pieces, resamples)`; result `(resamples,)`.
+    """
+    num_first, num_second = (side.sum(axis=0, dtype=np.int64) for side in (first, second))
+    # Whole numbers, of 1 / (num_first × num_second): exact, and summed up three times faster.
+    surplus = first[:-1] * num_second
+    surplus -= second[:-1] * num_first
+    np.cumsum(surplus, axis=0, out=surplus)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(gaps @ np.abs(surplus).astype(float) / (num_first * num_second))
+
+
+def _between_histograms(
+    values: Floats, places: Floats | None, first: Counts, second: Counts
+) -> Floats:
+    """Distance of the mean histograms in each resample.
+
+    Shapes: values `(pieces, bins)`, places `(bins,)` or None, counts `(pieces, resamples)`; result
+    `(resamples,)`.
+    """
+    p = first.T.astype(float) @ values
+    if (first + second == 1).all():  # half the work, as in every permutation
+        q = np.maximum(values.sum(axis=0) - p, 0)
+    else:
+        q = second.T.astype(float) @ values
+    with np.errstate(invalid="ignore"):
+        p /= first.sum(axis=0, dtype=np.int64)[:, None]
+        q /= second.sum(axis=0, dtype=np.int64)[:, None]
+    if places is None:
+        return distances.jensen_shannon(p, q)
+    return distances.wasserstein1_between(places, p, q)
+
+
+class PairDraw(NamedTuple):
+    """Resamples as they weigh the pairs of pieces.
+
+    Attributes:
+        used: Which of the pairs i < j of the pool, in the order of `np.triu_indices`, any
+            resample looks at: `(pool (pool - 1) / 2,)`.
+        weights: How often each of these stands within the first side, and how often between the
+            sides: `(used pairs, 2, resamples)`.
+    """
+
+    used: NDArray[np.bool_]
+    weights: NDArray[np.float32]
+
+
+def pair_draw(counts: Counts) -> PairDraw:
+    """The pairs in resamples, of which none has a piece on both sides.
+
+    A piece that is drawn twice makes no pair with itself.
+    """
+    i, j = np.triu_indices(counts.shape[2], 1)
+    first, second = np.ascontiguousarray(counts.swapaxes(1, 2), dtype=np.float32)
+    one, other = (side.any(axis=0) for side in counts)
+    used = one[i] & (one | other)[j] | other[i] & one[j]
+    i, j = i[used], j[used]
+    weights = np.empty((len(i), 2, counts.shape[1]), np.float32)
+    np.multiply(first[i], first[j], out=weights[:, 0])
+    np.multiply(first[i], second[j], out=weights[:, 1])
+    weights[:, 1] += second[i] * first[j]
+    return PairDraw(used, weights)
+
+
+def pair_comparisons(values: Floats, draw: PairDraw) -> tuple[Floats, Floats]:
     """Overlapping area and Kullback-Leibler divergence in bits, in each resample.
 
     Compared are the kernel densities of the distances within the first side and of those between
-    the sides, all on one grid. A piece that is drawn twice makes no pair with itself. NaN where a
-    side lacks pairs.
+    the sides, all on one grid. NaN where a side lacks pairs.
     """
-    defined = ~np.isnan(values.reshape(len(values), -1)[:, 0])
-    values, counts = values[defined], counts[:, :, defined]
-    if not len(values):
-        return (np.full(counts.shape[1], math.nan),) * 2
-    pairs = distances.pair_distances(values, values)
-    grid = distances.covering_grid(pairs.ravel())
-    cells = distances.nearest(grid, pairs)
+    from scipy.sparse import csc_array
 
-    tallies = np.empty((2, counts.shape[1], len(grid)))
-    for row in range(counts.shape[1]):
-        first, second = (np.flatnonzero(side[row]) for side in counts)
-        weight = counts[:, row].astype(float)
-        # Each pair within a side stands twice in the product.
-        within = np.outer(weight[0, first], weight[0, first]) / 2
-        np.fill_diagonal(within, 0)
-        between = np.outer(weight[0, first], weight[1, second])
-        for tally, other, mass in ((tallies[0], first, within), (tallies[1], second, between)):
-            tally[row] = np.bincount(
-                cells[np.ix_(first, other)].ravel(), mass.ravel(), minlength=len(grid)
-            )
-    p, q = distances.smooth(tallies)
+    _, num_kinds, num_resamples = draw.weights.shape
+    defined = ~np.isnan(values.reshape(len(values), -1)[:, 0])
+    if not defined.any():
+        return (np.full(num_resamples, math.nan),) * 2
+    pairs = distances.intra_distances(values)
+    known = pairs[~np.isnan(pairs)]
+    grid = distances.covering_grid(np.concatenate([known, known, np.zeros(defined.sum())]))
+    pairs = pairs[draw.used]
+    # A table of ones, for each pair a column with its cell; undefined pairs go to one cell more.
+    cells = np.where(np.isnan(pairs), len(grid), distances.nearest(grid, np.nan_to_num(pairs)))
+    table = csc_array(
+        (np.ones(len(cells), np.float32), cells, np.arange(len(cells) + 1)),
+        shape=(len(grid) + 1, len(cells)),
+    )
+    tallies = table @ draw.weights.reshape(len(cells), num_kinds * num_resamples)
+    p, q = distances.smooth(tallies[:-1].T.reshape(num_kinds, num_resamples, len(grid)))
     return distances.histogram_overlap(p, q), distances.relative_entropy(p, q)
 
 

@@ -16,8 +16,12 @@ Every row holds a figure of the two sets and, beside it,
 The feature vector, version 1, has one column for each scalar of `VECTOR`, two for each ordered
 histogram (mean and standard deviation of the position), one for each bin of a categorical one, and
 last the share of the features that are undefined. Columns are centred and scaled; the bins of a
-histogram are scaled together, so that it has a variance of 1 in sum, as each other column does. An
-undefined value stands at the mean. Figures, intervals and bands are on the scale of the real side;
+histogram are scaled together, so that it has a variance of 1 in sum, as each other column does.
+No value counts for more than five deviations: where real music hardly varies, as in the share of
+empty bars, a few thousandths of a share would otherwise be dozens of deviations, and a single such
+column would make up nearly all of a distance, and all of a kernel's third power. The cut depends on
+the scale and the piece alone, so that generated sets stay comparable with each other. An undefined
+value stands at the mean. Figures, intervals and bands are on the scale of the real side;
 the test is on the scale of both sides together, since a scale that is taken from one of them would
 tell them apart by itself.
 """
@@ -81,6 +85,8 @@ VECTOR = (
     "empty_bar_rate",
 )
 """Features in version 1 of the vector. Another choice would be another version."""
+MOST_DEVIATIONS = 5.0
+"""What a value of the vector counts for at most, as in the feature-based two-sample test."""
 NEIGHBOURS = 5
 MIN_TOKENS = max(textual.ORDERS)
 """Shorter pieces have no n-grams of every order and are left out of what compares tokens."""
@@ -247,7 +253,8 @@ def feature_matrix(
 ) -> Vectors:
     """Feature vectors of pieces, on the scale of those in `scale_by` `(pieces,)`.
 
-    What does not vary among those has the scale of all pieces; what varies in none is 0.
+    No value counts for more than `MOST_DEVIATIONS`. What does not vary among those has the scale
+    of all pieces; what varies in none is 0.
 
     Raises:
         UserError: The table lacks a column.
@@ -282,12 +289,14 @@ def _check(table: Table, columns: Sequence[str]) -> None:
 
 
 def _standardised(block: Floats, scale_by: NDArray[np.bool_]) -> Floats:
-    """Centred, with a sum of variances of 1, and 0 where undefined: `(pieces, columns)`."""
+    """Centred, with a sum of variances of 1, cut off, 0 if undefined: `(pieces, columns)`."""
     defined = ~np.isnan(block[:, 0])
     for basis in (block[defined & scale_by], block[defined]):
         scale = math.sqrt(basis.var(axis=0).sum()) if len(basis) else 0.0
         if scale > 1e-9 * np.abs(basis).max(initial=0):  # more than rounding makes of equal values
-            return np.where(defined[:, None], (block - basis.mean(axis=0)) / scale, 0)
+            deviations = (block - basis.mean(axis=0)) / scale
+            deviations = np.clip(deviations, -MOST_DEVIATIONS, MOST_DEVIATIONS)
+            return np.where(defined[:, None], deviations, 0)
     return np.zeros_like(block)
 
 
@@ -558,11 +567,10 @@ def _frechets(rows: Floats, counts: Counts) -> Floats:
     i, j = np.triu_indices(rows.shape[1])
     products = rows[:, i] * rows[:, j]
 
-    def moments(weights: Floats) -> tuple[Floats, Floats]:
-        total = weights.sum(axis=1)
-        mean = weights @ rows / total[:, None]
-        second = np.empty((len(weights), rows.shape[1], rows.shape[1]))
-        second[:, i, j] = second[:, j, i] = weights @ products
+    def moments(total: Floats, sums: Floats, squares: Floats) -> tuple[Floats, Floats]:
+        mean = sums / total[:, None]
+        second = np.empty((len(total), rows.shape[1], rows.shape[1]))
+        second[:, i, j] = second[:, j, i] = squares
         centred = second - total[:, None, None] * mean[:, :, None] * mean[:, None, :]
         return mean, centred / (total - 1)[:, None, None]
 
@@ -570,9 +578,21 @@ def _frechets(rows: Floats, counts: Counts) -> Floats:
     enough = np.flatnonzero((counts.sum(axis=2) >= 2).all(axis=0))
     for start in range(0, len(enough), resampling.ROWS_AT_ONCE):
         part = enough[start : start + resampling.ROWS_AT_ONCE]
-        first, second = counts[:, part].astype(float)
-        found[part] = distances.frechet_of_moments(*moments(first), *moments(second))
+        sizes = counts[:, part].sum(axis=2, dtype=np.int64).astype(float)
+        sums, squares = (_weighted(counts[:, part], table) for table in (rows, products))
+        sides = [moments(*of_side) for of_side in zip(sizes, sums, squares)]
+        found[part] = distances.frechet_of_moments(*sides[0], *sides[1])
     return found
+
+
+def _weighted(counts: Counts, table: Floats) -> tuple[Floats, Floats]:
+    """The rows of a table `(pieces, columns)`, summed up for both sides: `(resamples, columns)`."""
+    if (counts[0] + counts[1] == 1).all():  # half the work, as in every permutation
+        first = counts[0].astype(float) @ table
+        return first, table.sum(axis=0) - first
+    used = [np.flatnonzero(side.any(axis=0)) for side in counts]
+    first, second = (side[:, part].astype(float) @ table[part] for side, part in zip(counts, used))
+    return first, second
 
 
 def kernel_distances(vectors: Floats, draw: Draw, rng: np.random.Generator) -> Floats:  # noqa: ARG001
@@ -586,8 +606,9 @@ def kernel_distances(vectors: Floats, draw: Draw, rng: np.random.Generator) -> F
     itself = np.diag(kernel)
     parts = [np.empty(0)]
     for start in range(0, draw.counts.shape[1], resampling.ROWS_AT_ONCE):
-        first, second = draw.counts[:, start : start + resampling.ROWS_AT_ONCE].astype(float)
-        to_first, to_second = first @ kernel, second @ kernel
+        counts = draw.counts[:, start : start + resampling.ROWS_AT_ONCE]
+        to_first, to_second = _weighted(counts, kernel)
+        first, second = counts.astype(float)
         within = []
         for seen, side in ((to_first, first), (to_second, second)):
             num_pairs = side.sum(axis=1) ** 2 - np.sum(side**2, axis=1)
@@ -606,17 +627,42 @@ def manifolds(vectors: Floats, draw: Draw, rng: np.random.Generator) -> Floats: 
     """
     rows = vectors[draw.pieces]
     pairs = distances.pair_distances(rows, rows)
-    np.fill_diagonal(pairs, -1)  # so that a piece itself comes first, before its doubles
-    neighbours = np.argsort(pairs, axis=1, kind="stable")[:, 1:]
-    near = np.take_along_axis(pairs, neighbours, axis=1)
+    np.fill_diagonal(pairs, math.inf)  # no piece is its own neighbour
+    neighbours = _Neighbours(pairs)
     found = [
-        _manifold(neighbours, near, first, second)
-        for first, second in zip(*draw.counts.astype(int))
+        _manifold(neighbours, first, second) for first, second in zip(*draw.counts.astype(int))
     ]
     return np.array(found).T
 
 
-def _manifold(neighbours: Ints, near: Floats, real: Ints, fake: Ints) -> distances.Manifold:
+class _Neighbours:
+    """The nearest neighbours of each piece, sorted as far as somebody asked for.
+
+    Args:
+        pairs: Distances `(pieces, pieces)`.
+    """
+
+    def __init__(self, pairs: Floats) -> None:
+        self._pairs = pairs
+        self.most = len(pairs) - 1
+        self._nearest, self._distances = np.empty((len(pairs), 0), np.int64), pairs[:, :0]
+
+    def nearest(self, members: Ints, count: int) -> tuple[Ints, Floats]:
+        """So many neighbours of some pieces, nearest first, and how far they are.
+
+        Shapes: `(members, count)`, at most `most` of them.
+        """
+        if count > self._nearest.shape[1] < self.most:
+            depth = min(2 * count, self.most)
+            near = np.argpartition(self._pairs, depth - 1, axis=1)[:, :depth]
+            far = np.take_along_axis(self._pairs, near, axis=1)
+            order = np.argsort(far, axis=1)
+            self._nearest = np.take_along_axis(near, order, axis=1)
+            self._distances = np.take_along_axis(far, order, axis=1)
+        return self._nearest[members, :count], self._distances[members, :count]
+
+
+def _manifold(neighbours: _Neighbours, real: Ints, fake: Ints) -> distances.Manifold:
     nothing = distances.Manifold(*[math.nan] * 4)
     fewest = min(np.count_nonzero(real), np.count_nonzero(fake))
     if fewest <= NEIGHBOURS:
@@ -625,14 +671,14 @@ def _manifold(neighbours: Ints, near: Floats, real: Ints, fake: Ints) -> distanc
     members = np.flatnonzero(real + fake)
     is_real = real > 0
     of_real = is_real[members]
-    width = 4 * NEIGHBOURS * len(neighbours) // fewest
+    width = int(4 * NEIGHBOURS * len(real) // fewest)
     while True:
-        close, far = neighbours[members, :width], near[members, :width]
+        close, far = neighbours.nearest(members, width)
         own = np.where(of_real[:, None], is_real[close], fake[close] > 0)
         counted = np.cumsum(own, axis=1)
         reach = np.take_along_axis(far, np.argmax(counted >= NEIGHBOURS, axis=1)[:, None], axis=1)
         seen = np.all((counted[:, -1] >= NEIGHBOURS) & (far[:, -1] > reach[:, 0]))
-        if seen or width >= near.shape[1]:
+        if seen or width >= neighbours.most:
             break
         width *= 2
     inside = far <= reach

@@ -80,6 +80,15 @@ class GenerateOptions:
     """Exactly so many bars; by default each piece ends where the model ends it."""
     temperature: float = 1.0
     """Divides the logits; below 1 is safer, above 1 is wilder."""
+    top_k: int = 0
+    """Draw from so many likeliest tokens alone; 0: from all."""
+    top_p: float = 1.0
+    """Draw from the fewest likeliest tokens that have this probability together; 1: from all."""
+    guide: Literal["none", "resample", "reject", "particles"] = "none"
+    """Let the discriminator choose: of finished candidates (resample, reject), or among growing
+    ones (particles; it needs a causal head)."""
+    guide_candidates: int = 16
+    """Candidates per piece that it chooses from."""
     seed: int = 0
     """The same seed gives the same bytes."""
     stage: Literal["pretrain", "refine"] | None = None
@@ -88,6 +97,30 @@ class GenerateOptions:
     """Folder for the MIDI and WAV files."""
     wav: bool = True
     """Write sound beside each MIDI file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontierOptions:
+    """Options of the quality-diversity frontier."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders of one corpus and split; the control and placebo runs among them."""
+    out: Path = Path("frontier")
+    """Folder for frontier.json, frontier.csv and frontier.png."""
+    num: int = 128
+    """Pieces per generator and setting."""
+    temperatures: tuple[float, ...] = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+    """Temperatures to draw at."""
+    top_k: tuple[int, ...] = ()
+    """All temperatures once more with each of these top-k."""
+    top_p: tuple[float, ...] = ()
+    """All temperatures once more with each of these top-p."""
+    quality: Literal["bleu", "precision", "lm-score"] = "bleu"
+    """What the verdict compares; all are measured."""
+    diversity: Literal["self-bleu", "recall"] = "self-bleu"
+    """What has to match."""
+    seed: int = 0
+    """Of the pieces and of all resampling."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,15 +360,25 @@ def _follow(*, threads: int | None = None, **plan_fields: Any) -> int:
 
 def _generate(words: Sequence[str]) -> int:
     options = parse(GenerateOptions, words, "generate")
-    from rnngan.generate import find_model, generate, write_music
+    from rnngan.generate import find_model, generate, generate_guided, write_music
 
-    pieces = generate(
-        find_model(options.model, options.stage),
-        num=options.num,
-        seed=options.seed,
-        bars=options.bars,
-        temperature=options.temperature,
-    )
+    model = find_model(options.model, options.stage)
+    how: dict[str, Any] = {
+        "num": options.num,
+        "seed": options.seed,
+        "bars": options.bars,
+        "temperature": options.temperature,
+        "top_k": options.top_k,
+        "top_p": options.top_p,
+    }
+    if options.guide == "none":
+        pieces = generate(model, **how)
+    else:
+        guided = generate_guided(
+            model, guide=options.guide, candidates=options.guide_candidates, **how
+        )
+        pieces = [model.tokenizer.decode(row) for row in guided.tokens]
+        print(guided.in_words(options.guide_candidates))
     paths = write_music(pieces, options.out, wav=options.wav)
     print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
     return 0
@@ -345,6 +388,40 @@ def _evaluate(words: Sequence[str]) -> int:
     from eval.__main__ import main as evaluate
 
     return evaluate(list(words))
+
+
+def _frontier(words: Sequence[str]) -> int:
+    options = parse(FrontierOptions, words, "frontier")
+    import shlex
+
+    from rich.console import Console
+
+    from eval.frontier import terminal_table
+    from eval.report import make_folder
+    from rnngan.frontier import draw_frontier, settings_of, write_frontier
+    from rnngan.progress import Progress
+    from rnngan.training.run import Run
+
+    settings = settings_of(options.temperatures, options.top_k, options.top_p)
+    runs = [Run.open(folder) for folder in options.runs]
+    make_folder(options.out)
+    with Progress("frontier", 1) as progress:
+        frontier = draw_frontier(
+            runs,
+            settings,
+            num=options.num,
+            seed=options.seed,
+            quality=options.quality,
+            diversity=options.diversity,
+            progress=progress,
+        )
+    command = shlex.join(["rnngan", "frontier", *words])
+    paths = write_frontier(frontier, options.out, command=command, seed=options.seed)
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console.print(terminal_table(frontier))
+    print(*frontier.sentences, sep="\n")
+    print(f"wrote {', '.join(str(path) for path in paths)}")
+    return 0
 
 
 def _corpora(words: Sequence[str]) -> int:
@@ -408,6 +485,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     ),
     "generate": ("model to MIDI and sound", _generate),
     "evaluate": ("generated music against real music", _evaluate),
+    "frontier": ("quality against diversity of runs, and whether refinement paid", _frontier),
     "render": ("MIDI to sound and piano roll", _render),
 }
 """Each command, what it does, and the function that does it."""

@@ -257,7 +257,8 @@ class RefineConfig:
     """How the discriminator's verdict becomes a gradient; likelihood and the placebos are
     controls."""
     steps: int = 40
-    """Generator updates: batches of samples, each used for several epochs."""
+    """Generator updates: batches of samples, each used for several epochs; 0 trains the
+    discriminator alone, which guided decoding needs."""
     batch_size: int = 64
     """Samples per step."""
     max_length: int = 512
@@ -316,12 +317,12 @@ class RefineConfig:
 
     def __post_init__(self) -> None:
         _check_positive(
-            self, "steps", "learning_rate", "gradient_clip", "epochs", "minibatches", "clip",
+            self, "learning_rate", "gradient_clip", "epochs", "minibatches", "clip",
             "kl_target", "rollouts", "inverse_temperature", "chunk", "candidates",
             "discriminator_learning_rate", "penalty_weight", "validate_every",
         )  # fmt: skip
         _check_not_negative(
-            self, "kl_weight", "likelihood_weight", "discriminator_pretrain_steps",
+            self, "steps", "kl_weight", "likelihood_weight", "discriminator_pretrain_steps",
             "discriminator_updates", "discriminator_transpose",
         )  # fmt: skip
         _require(self, "max_length", lambda value: value >= 16, "at least 16")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from rnngan.errors import UserError
 from rnngan.generator.sampling import sample, uniforms
+from rnngan.guidance import Guide, Guided, guided
 from rnngan.music.audio import render_wav
 from rnngan.music.midi import write_midi
 from rnngan.music.piece import Piece
+from rnngan.music.vocabulary import Tokens
 from rnngan.training.checkpoint import Checkpoints, Model, read_model
 from rnngan.training.run import Run
 
@@ -48,9 +52,36 @@ def generate(
     seed: int,
     bars: int | None = None,
     temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
     max_tokens: int = MAX_TOKENS,
 ) -> list[Piece]:
-    """Pieces drawn from a model; piece `i` has random numbers of its own, from (seed, i).
+    """Pieces drawn from a model, see `generate_tokens`."""
+    rows = generate_tokens(
+        model,
+        num=num,
+        seed=seed,
+        bars=bars,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        max_tokens=max_tokens,
+    )
+    return [model.tokenizer.decode(row) for row in rows]
+
+
+def generate_tokens(
+    model: Model,
+    *,
+    num: int,
+    seed: int,
+    bars: int | None = None,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    max_tokens: int = MAX_TOKENS,
+) -> list[Tokens]:
+    """Pieces as a model writes them; piece `i` has random numbers of its own, from (seed, i).
 
     Args:
         model: Its generator is used.
@@ -58,19 +89,19 @@ def generate(
         seed: Of the draws.
         bars: Exactly so many; by default the model ends the piece.
         temperature: Divides the logits; above 0.
+        top_k: Draw from so many likeliest tokens alone; 0 draws from all.
+        top_p: Draw from the likeliest tokens of this probability in sum alone; 1 draws from all.
         max_tokens: Where a piece is cut; `bars` get room for more if need be.
 
+    Returns:
+        Of each piece all tokens, Start and End included, `(length,)`.
+
     Raises:
-        UserError: A number or the temperature is out of range.
+        UserError: A number is out of range.
     """
-    if num < 1:
-        raise UserError(f"--num must be at least 1, got {num}")
-    if bars is not None and not 1 <= bars <= 1000:
-        raise UserError(f"--bars must be 1 to 1000, got {bars}")
-    if bars is not None:
-        max_tokens = max(max_tokens, _TOKENS_PER_BAR * bars)
+    max_tokens = _room(num, bars, max_tokens)
     tokenizer = model.tokenizer
-    pieces: list[Piece] = []
+    rows: list[Tokens] = []
     for first in range(0, num, _BATCH):
         draws = uniforms(seed, range(first, min(first + _BATCH, num)), max_tokens)
         samples = sample(
@@ -78,11 +109,57 @@ def generate(
             tokenizer.grammar,
             draws,
             temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
             bar=tokenizer.bar,
             num_bars=bars,
         )
-        pieces += [tokenizer.decode(row) for row in samples.tokens.numpy()]
-    return pieces
+        tokens = samples.tokens.numpy().astype(np.uint16)
+        rows += [row[:length] for row, length in zip(tokens, samples.lengths.tolist())]
+    return rows
+
+
+def generate_guided(
+    model: Model,
+    *,
+    num: int,
+    seed: int,
+    guide: Guide,
+    candidates: int,
+    bars: int | None = None,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    max_tokens: int = MAX_TOKENS,
+) -> Guided:
+    """Pieces chosen by the model's discriminator, see `rnngan.guidance`.
+
+    Raises:
+        UserError: A number is out of range, or the model's discriminator does not serve.
+    """
+    return guided(
+        model,
+        num=num,
+        seed=seed,
+        guide=guide,
+        candidates=candidates,
+        max_tokens=_room(num, bars, max_tokens),
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        num_bars=bars,
+    )
+
+
+def _room(num: int, bars: int | None, max_tokens: int) -> int:
+    """Where a piece is cut."""
+    if num < 1:
+        raise UserError(f"--num must be at least 1, got {num}")
+    if bars is None:
+        return max_tokens
+    if not 1 <= bars <= 1000:
+        raise UserError(f"--bars must be 1 to 1000, got {bars}")
+    return max(max_tokens, _TOKENS_PER_BAR * bars)
 
 
 def write_music(pieces: list[Piece], folder: Path, *, wav: bool = True) -> list[Path]:

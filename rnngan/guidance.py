@@ -69,6 +69,15 @@ class Guided:
     accepted_rate: float = np.nan
     num_drawn: int
 
+    def in_words(self, candidates: int) -> str:
+        """How much choice there was, in a line."""
+        if not np.isnan(self.accepted_rate):
+            return f"accepted {self.accepted_rate:.1%} of {self.num_drawn} candidates"
+        return (
+            f"effective candidates per piece: {np.median(self.effective):.1f} of {candidates} "
+            f"(median; {min(self.effective):.1f} to {max(self.effective):.1f})"
+        )
+
 
 def guided(
     model: Model,

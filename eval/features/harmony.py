@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -13,7 +12,16 @@ from numpy.typing import NDArray
 
 from eval.features.pitch import JAZZ_TRANSFORMER, MUSPY
 from eval.features.registry import register
-from eval.features.spans import Ints, beat_lines, chroma, covered, cut, merged
+from eval.features.spans import (
+    Ints,
+    beat_chroma,
+    beat_lines,
+    covered,
+    cut,
+    merged,
+    pitched,
+    remembered,
+)
 from rnngan.music.keys import estimated_key, rotations
 from rnngan.music.piece import TICKS_PER_QUARTER, Piece
 
@@ -42,7 +50,7 @@ TRIADS = rotations(
         [1, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0],
         [1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0],
     ]
-).astype(np.int64)
+)
 """Pitch classes of the major triads, then the minor, diminished and augmented, `(48, 12)`."""
 FIRST_OF_EQUALS = np.array(
     sorted(range(48), key=lambda triad: (triad >= 36, triad % 12 > 0, triad))
@@ -85,7 +93,7 @@ def pitch_in_key_rate(piece: Piece) -> float:
 
     NaN where `estimated_key` finds none.
     """
-    key = estimated_key(piece)
+    key = _key(piece)
     return pitch_in_scale_rate(piece, root=key[0], mode=key[1]) if key else math.nan
 
 
@@ -98,14 +106,14 @@ def out_of_key_rate(piece: Piece, *, raised_seventh: bool = False) -> float:
     minor scale, to which `raised_seventh` adds the leading note. NaN where `estimated_key` finds
     none.
     """
-    key = estimated_key(piece)
+    key = _key(piece)
     if key is None:
         return math.nan
     root, mode = key
     inside = ON_ALL_TONICS[mode][root] > 0
     if raised_seventh and mode == "minor":
         inside = inside | (ON_ALL_TONICS["harmonic minor"][root] > 0)
-    notes = piece.pitched
+    notes = pitched(piece)
     outside = notes[~inside[notes["pitch"] % 12]]
     steps = np.arange(0, piece.end + SIXTEENTH, SIXTEENTH)
     return float(covered(steps, outside["start"], outside["end"]).mean())
@@ -135,17 +143,22 @@ def tonal_distances(piece: Piece) -> dict[tuple[int, int], float]:
     pitch class sounds. Two tracks lie apart by the mean Euclidean distance over the beats in which
     both sound.
     """
-    points = dict(zip(np.unique(piece.pitched["track"]).tolist(), tonal_centroids(piece)))
-    return {
-        (a, b): float(np.linalg.norm(points[a] - points[b], axis=1)[shared].mean())
-        for a, b in itertools.combinations(points, 2)
-        if (shared := np.isfinite(points[a][:, 0] + points[b][:, 0])).any()
-    }
+    tracks = np.unique(pitched(piece)["track"]).tolist()
+    points = tonal_centroids(piece)
+    found: dict[tuple[int, int], float] = {}
+    for i, track in enumerate(tracks[:-1]):
+        apart = np.linalg.norm(points[i + 1 :] - points[i], axis=2)
+        shared = np.isfinite(apart)
+        total = np.where(shared, apart, 0).sum(axis=1)
+        for other, distance, num_beats in zip(tracks[i + 1 :], total, shared.sum(axis=1)):
+            if num_beats:
+                found[track, other] = float(distance / num_beats)
+    return found
 
 
 def tonal_centroids(piece: Piece) -> NDArray[np.float64]:
     """Tonal centroid of each beat of each pitched track, `(tracks, beats, 6)`; NaN in silence."""
-    notes = piece.pitched
+    notes = pitched(piece)
     tracks, row = np.unique(notes["track"], return_inverse=True)
     lines = beat_lines(piece)
     num_beats = len(lines) - 1
@@ -187,14 +200,14 @@ def chords(piece: Piece) -> Ints:
     note; the augmented stand last. So a note alone is the major triad on it, a third is the triad
     in root position, and a transposed piece has the same chords, transposed.
     """
-    lines, notes = beat_lines(piece), piece.pitched
+    lines, notes = beat_lines(piece), pitched(piece)
     note, beat, _ = cut(lines, notes["start"], notes["end"])
     lowest = np.full(len(lines) - 1, 128)
     np.minimum.at(lowest, beat, notes["pitch"][note])
     sounding = lowest < 128
     bass = lowest[sounding, None] % 12
     above_bass = (bass + np.arange(12)) % 12
-    times = np.take_along_axis(chroma(lines, notes)[sounding], above_bass, axis=1)
+    times = np.take_along_axis(beat_chroma(piece)[sounding], above_bass, axis=1).astype(float)
     if not len(times):
         return np.empty(0, np.int64)
     best = FIRST_OF_EQUALS[(times @ TRIADS[FIRST_OF_EQUALS].T).argmax(axis=1)]
@@ -202,8 +215,11 @@ def chords(piece: Piece) -> Ints:
     return np.asarray(quality * 12 + root, np.int64)
 
 
+_key = remembered(estimated_key)
+
+
 def _in_scale_rates(piece: Piece, mode: Mode) -> NDArray[np.float64]:
     """Share of notes in the scale on each of the twelve tonics, `(12,)`."""
-    classes = piece.pitched["pitch"] % 12
+    classes = pitched(piece)["pitch"] % 12
     counts = np.bincount(classes, minlength=12)
     return ON_ALL_TONICS[mode] @ counts / (len(classes) or math.nan)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.features.registry import normalised, register
-from eval.features.spans import Ints, by_track, cell_of, covered
+from eval.features.spans import Ints, bar_lines, by_track, cell_of, covered, pitched, remembered
 from rnngan.music.piece import Notes, Piece
 
 Weight = Literal["count", "duration", "duration*velocity"]
@@ -44,7 +44,7 @@ pitch_class_pairs = partial(
 @feature("pitch_count", unit="pitches", high=128, direction="more pitches", reference=YANG_LERCH)
 def pitch_count(piece: Piece) -> float:
     """Number of distinct pitches, 0 to 128."""
-    return float(np.count_nonzero(np.bincount(piece.pitched["pitch"])))
+    return float(np.count_nonzero(np.bincount(pitched(piece)["pitch"])))
 
 
 @feature(
@@ -70,11 +70,11 @@ def pitch_class_count(piece: Piece, *, per: Literal["piece", "bar"] = "piece") -
 
     Differs from Pypianoroll 1.0.4, for which C in three octaves is four pitch classes.
     """
-    notes = piece.pitched
+    notes = pitched(piece)
     classes = notes["pitch"] % 12
     if per == "piece":
         return float(np.count_nonzero(np.bincount(classes)))
-    lines = piece.bar_lines()
+    lines = bar_lines(piece)
     if len(lines) == 1:
         return math.nan
     sounding = covered(lines, notes["start"], notes["end"], classes, 12)
@@ -87,14 +87,14 @@ def pitch_range(piece: Piece) -> float:
 
     Differs from MusPy 0.5.0, where drums alone have a range of −127.
     """
-    pitches = piece.pitched["pitch"]
+    pitches = pitched(piece)["pitch"]
     return float(pitches.max()) - float(pitches.min()) if len(pitches) else math.nan
 
 
 @feature("pitch_entropy", unit="bits", high=7, direction="more varied", reference=MUSPY)
 def pitch_entropy(piece: Piece) -> float:
     """Entropy of the pitches of the notes in bits, 0 to 7: −Σ P log2 P; NaN without notes."""
-    return float(entropy(np.bincount(piece.pitched["pitch"], minlength=128)))
+    return float(entropy(np.bincount(pitched(piece)["pitch"], minlength=128)))
 
 
 @pitch_bins("pitch_histogram[duration*velocity]", reference=MGEVAL, weight="duration*velocity")
@@ -108,7 +108,7 @@ def pitch_histogram(piece: Piece, *, weight: Weight) -> NDArray[np.float64]:
         weight: What a note weighs: 1, its ticks, or ticks times velocity. Ticks rather than
             mgeval's seconds, so that the tempo has no say.
     """
-    notes = piece.pitched
+    notes = pitched(piece)
     return normalised(np.bincount(notes["pitch"], _weights(notes, weight), minlength=128))
 
 
@@ -119,7 +119,7 @@ def pitch_histogram(piece: Piece, *, weight: Weight) -> NDArray[np.float64]:
 @pitch_class_bins("pitch_class_histogram[count]", reference=MUSPY, weight="count")
 def pitch_class_histogram(piece: Piece, *, weight: Weight) -> NDArray[np.float64]:
     """Share of each pitch class from C, `(12,)`; NaN without notes. Weights: `pitch_histogram`."""
-    notes = piece.pitched
+    notes = pitched(piece)
     return normalised(np.bincount(notes["pitch"] % 12, _weights(notes, weight), minlength=12))
 
 
@@ -133,11 +133,11 @@ def pitch_class_entropy(piece: Piece, *, bars: int | None = None) -> float:
     holding the notes that begin in it, empty windows skipped. A piece shorter than the window is
     one window. NaN without notes.
     """
-    notes = piece.pitched
+    notes = pitched(piece)
     classes = notes["pitch"] % 12
     if not len(notes) or bars is None:
         return float(entropy(np.bincount(classes, minlength=12)))
-    lines = piece.bar_lines()
+    lines = bar_lines(piece)
     num_bars = len(lines) - 1
     cells = cell_of(lines, notes["start"]) * 12 + classes
     per_bar = np.bincount(cells, minlength=num_bars * 12).reshape(num_bars, 12)
@@ -185,12 +185,12 @@ def pitch_class_transitions(
 
     Differs from pretty_midi, where a note shorter than 50 ms follows itself.
     """
-    notes, same_track = by_track(piece.pitched)
+    notes, same_track = by_track(piece)
     if pairs == "successive":
         source = np.flatnonzero(same_track)
         target = source + 1
     else:
-        source, target = _touching(piece, notes)
+        source, target = _touching(piece)
     classes = notes["pitch"].astype(np.int64) % 12
     return transitions(classes[source], classes[target], normalise)
 
@@ -228,9 +228,10 @@ def interval_histogram(piece: Piece) -> NDArray[np.float64]:
     return normalised(np.bincount(intervals + WIDEST, minlength=2 * WIDEST + 1))
 
 
+@remembered
 def melodic_intervals(piece: Piece) -> Ints:
     """Semitones between successive notes, upwards positive, of all monophonic parts."""
-    notes, same_track = by_track(piece.pitched)
+    notes, same_track = by_track(piece)
     overlap = same_track & (notes["start"][1:] < notes["end"][:-1])
     polyphonic = np.zeros(256, np.bool_)
     polyphonic[notes["track"][1:][overlap]] = True
@@ -267,11 +268,13 @@ def _weights(notes: Notes, weight: Weight) -> NDArray[np.float64] | None:
     return ticks if weight == "duration" else ticks * notes["velocity"]
 
 
-def _touching(piece: Piece, notes: Notes) -> tuple[Ints, Ints]:
+@remembered
+def _touching(piece: Piece) -> tuple[Ints, Ints]:
     """Pairs of notes of one track, the end of the one within 50 ms of the start of the other.
 
-    `notes` must be sorted by track, then start.
+    By their places in `by_track`.
     """
+    notes, _ = by_track(piece)
     # Tracks lie one after the other on a single line of time, too far apart to touch.
     offset = notes["track"] * (piece.seconds_at(piece.end) + 1)
     starts = offset + piece.seconds_at(notes["start"])

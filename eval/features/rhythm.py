@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from eval.features.pitch import MGEVAL, YANG_LERCH, Normalise, transitions
 from eval.features.registry import Metric, normalised, register
-from eval.features.spans import Ints, beat_lines, by_track, cell_of, merged
+from eval.features.spans import (
+    Ints,
+    bar_lines,
+    beat_lines,
+    by_track,
+    cell_of,
+    merged,
+    onset_ticks,
+    pitched,
+)
 from rnngan.music.piece import DRUMS, TICKS_PER_QUARTER, Metre, Piece
 
 Clock = Literal["beats", "seconds"]
@@ -76,7 +85,7 @@ def interval_bins(variant: str, clock: Clock, raw: bool) -> Callable[[Metric], M
 @feature("note_count", unit="notes", high=math.inf, direction="more notes", reference=YANG_LERCH)
 def note_count(piece: Piece) -> float:
     """Number of notes."""
-    return float(len(piece.pitched))
+    return float(len(pitched(piece)))
 
 
 @density("note_density[second]", unit="notes per second", per="second")
@@ -95,7 +104,7 @@ def note_density(piece: Piece, *, per: Literal["bar", "beat", "second"]) -> floa
         size = piece.end / TICKS_PER_QUARTER
     else:
         size = float(piece.seconds_at(piece.end))
-    return len(piece.pitched) / size
+    return len(pitched(piece)) / size
 
 
 @interval_mean(
@@ -170,18 +179,20 @@ def note_length_histogram(
     Differs from mgeval, which files quarters as halves when the time signature stands in another
     track than it expects, and drops rests that lie a 32nd or more from every class.
     """
-    notes = piece.pitched
-    whole: int | Ints = NOTE_LENGTHS["whole"]
+    notes = pitched(piece)
+    lengths = notes["end"] - notes["start"]
     if relative_to == "bar":
         changes = np.array([metre.tick for metre in piece.metres])
         bars = np.array([metre.ticks_per_bar for metre in piece.metres])
-        whole = bars[cell_of(changes, notes["start"])]
-    counts = np.bincount(_length_class(notes["end"] - notes["start"], whole), minlength=12)
+        classes = _length_class(lengths, bars[cell_of(changes, notes["start"])])
+    else:
+        classes = _plain_length_class(lengths)
+    counts = np.bincount(classes, minlength=12)
     if rests:
         track, starts, ends = merged(notes["start"], notes["end"], notes["track"])
         silence = (starts[1:] - ends[:-1])[track[1:] == track[:-1]]
         silence = silence[silence >= THIRTY_SECOND]
-        counts = np.append(counts, np.bincount(_length_class(silence), minlength=12))
+        counts = np.append(counts, np.bincount(_plain_length_class(silence), minlength=12))
     return normalised(counts)
 
 
@@ -193,8 +204,8 @@ def note_length_transitions(piece: Piece, *, normalise: Normalise = "total") -> 
     Notes follow one another in the order of onset, then pitch. The 12 × 12 matrix row by row;
     `normalise` and NaN as in `pitch_class_transitions`.
     """
-    notes, same_track = by_track(piece.pitched)
-    lengths = _length_class(notes["end"] - notes["start"])
+    notes, same_track = by_track(piece)
+    lengths = _plain_length_class(notes["end"] - notes["start"])
     return transitions(lengths[:-1][same_track], lengths[1:][same_track], normalise)
 
 
@@ -206,7 +217,7 @@ def note_length_transitions(piece: Piece, *, normalise: Normalise = "total") -> 
 )
 def qualified_note_rate(piece: Piece) -> float:
     """Share of notes at least a 32nd long, 0 to 1; NaN without notes."""
-    notes = piece.pitched
+    notes = pitched(piece)
     if not len(notes):
         return math.nan
     return float(np.mean(notes["end"] - notes["start"] >= THIRTY_SECOND))
@@ -229,11 +240,11 @@ def groove(piece: Piece, *, steps_per_bar: int, pairs: Literal["all", "adjacent"
     Differs from MusPy 0.5.0, where two identical bars have 0.979 and Q is a bar in ticks, so that
     a finer grid brings any music nearer to 1.
     """
-    lines = piece.bar_lines()
+    lines = bar_lines(piece)
     num_bars = len(lines) - 1
     if num_bars < 2:
         return math.nan
-    starts = piece.pitched["start"]
+    starts = pitched(piece)["start"]
     bar = cell_of(lines, starts)
     step = steps_per_bar * (starts - lines[bar]) // np.diff(lines)[bar]
     onsets = np.zeros((num_bars, steps_per_bar), np.bool_)
@@ -257,7 +268,7 @@ def drum_pattern_rate(piece: Piece, *, steps_per_whole: int = 16) -> float:
     starts = piece.notes["start"][piece.notes["program"] == DRUMS]
     if not len(starts):
         return math.nan
-    lines = piece.bar_lines()
+    lines = bar_lines(piece)
     weights = np.zeros(4 * TICKS_PER_QUARTER // steps_per_whole)
     weights[[0, 1, -1]] = 1, 0.1, 0.1
     return float(weights[(starts - lines[cell_of(lines, starts)]) % len(weights)].mean())
@@ -278,22 +289,21 @@ def syncopation(piece: Piece) -> float:
     begin together are one onset, and where the piece ends before the next stronger position
     nothing is missing there. NaN without onsets on the grid.
     """
-    lines = piece.bar_lines()
-    onsets = np.unique(piece.pitched["start"])
+    lines = bar_lines(piece)
+    onsets = onset_ticks(piece)
     bar = cell_of(lines, onsets)
     position = onsets - lines[bar]
-    next_stronger = onsets.astype(np.int64)
-    level = np.full(len(onsets), -1)
+    level, next_stronger = np.empty_like(onsets), np.empty_like(onsets)
     metre = cell_of(np.array([metre.tick for metre in piece.metres]), onsets)
     for index in np.unique(metre):
-        levels = np.array(metrical_levels(piece.metres[index]))
+        levels, next_places = _metrical_places(*piece.metres[index][1:])
         here = metre == index
-        on_level = position[here, None] % levels == 0
-        level[here] = np.where(on_level.any(axis=1), on_level.argmax(axis=1), -1)
-        above = levels[np.maximum(level[here] - 1, 0)]
-        next_stronger[here] = lines[bar[here]] + (position[here] // above + 1) * above
+        level[here] = levels[position[here]]
+        next_stronger[here] = lines[bar[here]] + next_places[position[here]]
     next_stronger = np.minimum(next_stronger, lines[bar + 1])
-    missing = ~np.isin(next_stronger, onsets) & (next_stronger < piece.end)
+    begins = np.zeros(lines[-1] + 1, np.bool_)
+    begins[onsets] = True
+    missing = ~begins[next_stronger] & (next_stronger < piece.end)
     on_grid = level >= 0
     if not on_grid.any():
         return math.nan
@@ -314,9 +324,10 @@ def swing_ratio(piece: Piece) -> float:
     Over all beats that begin with an onset, hold exactly one more and are followed by another on
     the next beat, as far as the ratio lies between 1/3 and 3. NaN where there are none.
     """
-    onsets = np.unique(piece.pitched["start"])
+    onsets = onset_ticks(piece)
+    lines = beat_lines(piece)
     first, second, third = onsets[:-2], onsets[1:-1], onsets[2:]
-    pair = (third - first == TICKS_PER_QUARTER) & np.isin(first, beat_lines(piece))
+    pair = (third - first == TICKS_PER_QUARTER) & (lines[cell_of(lines, first)] == first)
     ratios = (second - first)[pair] / (third - second)[pair]
     eighths = ratios[(ratios >= 1 / WIDEST_SWING) & (ratios <= WIDEST_SWING)]
     return float(np.median(eighths)) if len(eighths) else math.nan
@@ -327,9 +338,7 @@ def inter_onset_intervals(piece: Piece, *, clock: Clock, raw: bool = False) -> N
 
     `raw` keeps the intervals of 0 between notes that begin together.
     """
-    onsets = piece.pitched["start"]
-    if not raw:
-        onsets = onsets[np.diff(onsets, prepend=-1) > 0]
+    onsets = pitched(piece)["start"] if raw else onset_ticks(piece)
     times = onsets / TICKS_PER_QUARTER if clock == "beats" else piece.seconds_at(onsets)
     return np.diff(times)
 
@@ -355,13 +364,34 @@ def metrical_levels(metre: Metre) -> list[int]:
         levels.append(unit)
     while levels[-1] % (2 * SIXTEENTH) == 0:
         levels.append(levels[-1] // 2)
-    return [level for level in levels if level >= SIXTEENTH]
+    return [level for level in levels if level >= SIXTEENTH] or [bar]
 
 
-def _length_class(ticks: NDArray[Any], whole: int | Ints = NOTE_LENGTHS["whole"]) -> Ints:
+@lru_cache(maxsize=64)
+def _metrical_places(numerator: int, denominator: int) -> tuple[Ints, Ints]:
+    """Of each tick of a bar its level, -1 off the 16th grid, and the tick of the next stronger."""
+    metre = Metre(0, numerator, denominator)
+    levels = np.array(metrical_levels(metre))
+    ticks = np.arange(metre.ticks_per_bar)
+    on_level = ticks[:, None] % levels == 0
+    level = np.where(on_level.any(axis=1), on_level.argmax(axis=1), -1)
+    above = levels[np.maximum(level - 1, 0)]
+    return level, (ticks // above + 1) * above
+
+
+def _length_class(ticks: NDArray[Any], whole: int | Ints) -> Ints:
     """Index of the class nearest to each length; `whole` is the length of a whole note."""
     classes = np.array([*NOTE_LENGTHS.values()])
     # Cross-multiplied, so that ties stay exact.
     scaled = ticks.astype(np.int64)[:, None] * NOTE_LENGTHS["whole"]
     distance = np.abs(scaled - classes * np.reshape(whole, (-1, 1)))
     return np.asarray(distance.argmin(axis=1))
+
+
+_CLASSES = _length_class(np.arange(NOTE_LENGTHS["whole"] + 1), NOTE_LENGTHS["whole"])
+"""Class of each length in ticks; whatever is longer than a whole note is nearest to it."""
+
+
+def _plain_length_class(ticks: NDArray[Any]) -> Ints:
+    """Index of the class nearest to each length, whole notes being four quarters."""
+    return np.asarray(_CLASSES[np.minimum(ticks, NOTE_LENGTHS["whole"])])

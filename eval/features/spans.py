@@ -1,8 +1,10 @@
-"""Arithmetic on half-open spans that several features share."""
+"""Arithmetic on half-open spans, and what several features ask of one piece."""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +12,48 @@ from numpy.typing import NDArray
 from rnngan.music.piece import TICKS_PER_QUARTER, Notes, Piece
 
 Ints: TypeAlias = NDArray[np.int64]
+Result = TypeVar("Result")
 
 
+def remembered(compute: Callable[[Piece], Result]) -> Callable[[Piece], Result]:
+    """Decorator: keeps what was found of the last piece, which many features ask for in turn.
+
+    It is shared, so nobody may change it.
+    """
+    last: list[tuple[Piece, Result]] = []
+
+    @wraps(compute)
+    def of(piece: Piece) -> Result:
+        for known, result in last[:]:  # a copy, since other threads may ask for other pieces
+            if known is piece:
+                return result
+        result = compute(piece)
+        last[:] = [(piece, result)]
+        return result
+
+    return of
+
+
+@remembered
+def pitched(piece: Piece) -> Notes:
+    """`Piece.pitched`."""
+    return piece.pitched
+
+
+@remembered
+def onset_ticks(piece: Piece) -> Ints:
+    """Ticks at which pitched notes begin, each once, in order."""
+    starts = pitched(piece)["start"].astype(np.int64)
+    return starts[np.diff(starts, prepend=-1) > 0]
+
+
+@remembered
+def bar_lines(piece: Piece) -> Ints:
+    """`Piece.bar_lines`."""
+    return piece.bar_lines()
+
+
+@remembered
 def beat_lines(piece: Piece) -> Ints:
     """Ticks where beats (quarters) begin, and where the last one ends: `(beats + 1,)`.
 
@@ -90,7 +132,15 @@ def chroma(lines: Ints, notes: Notes) -> Ints:
     return total.astype(np.int64).reshape(num_cells, 12)
 
 
-def by_track(notes: Notes) -> tuple[Notes, NDArray[np.bool_]]:
-    """Notes sorted by track, start, pitch; and whether each but the first stays in its track."""
-    notes = notes[np.argsort(notes["track"], kind="stable")]
+@remembered
+def beat_chroma(piece: Piece) -> Ints:
+    """`chroma` of the pitched notes in each beat: `(beats, 12)`."""
+    return chroma(beat_lines(piece), pitched(piece))
+
+
+@remembered
+def by_track(piece: Piece) -> tuple[Notes, NDArray[np.bool_]]:
+    """Pitched notes by track, start, pitch; and whether each but the first stays in its track."""
+    notes = pitched(piece)
+    notes = notes.take(np.argsort(notes["track"], kind="stable"))
     return notes, notes["track"][1:] == notes["track"][:-1]

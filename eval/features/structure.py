@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.features.pitch import JAZZ_TRANSFORMER
 from eval.features.registry import Metric, register
-from eval.features.spans import Ints, beat_lines, by_track, chroma
+from eval.features.spans import Ints, beat_chroma, beat_lines, by_track, pitched, remembered
 from rnngan.music.piece import Piece
 
 MAX_FRAMES = 128
 """Longer pieces are looked at in coarser frames: the cost grows with the third power."""
+SIZES = range(2, 10)
+"""Of n-grams."""
+DENSE_FROM = 6
+"""Smaller n-grams and their track have a number of 63 bits or fewer between them."""
 ALIKE = 0.75 - 1e-9
 """Least cosine of the chroma of two frames that are alike. Two triads that share two of their
 three tones have 2/3."""
 UNLIKE = -2.0
 """What a frame unlike its counterpart costs, as in the reference."""
-COPY_COST = 1e-6
-"""So little that it only decides between sets of copies that are as good as each other."""
-
 feature = partial(register, group="structure")
 repeats = partial(
     feature,
@@ -40,7 +42,7 @@ def each_size(
     """Decorator: files a feature of n-grams for n = 2 to 9."""
 
     def file(metric: Metric) -> Metric:
-        for size in range(2, 10):
+        for size in SIZES:
             feature(
                 f"{name}[n={size}]",
                 unit=unit,
@@ -67,14 +69,7 @@ def repetition(piece: Piece, *, size: int) -> float:
     A track's pitches stand in the order of onset, then pitch. Mind that the number of pairs grows
     with the square of the length of a piece.
     """
-    grams, tracks = pitch_ngrams(piece, size)
-    kind = np.unique(grams, return_inverse=True)[1] * 256 + tracks
-    counts = np.unique(kind, return_counts=True)[1]
-    pairs = int((counts * (counts - 1)).sum()) // 2
-    for lag in range(1, size):
-        # Those that overlap by `size - lag` notes.
-        pairs -= int(np.count_nonzero(kind[lag:] == kind[:-lag]))
-    return float(pairs)
+    return pitch_ngrams(piece)[size].repeated_pairs
 
 
 @each_size(
@@ -88,22 +83,73 @@ def distinct(piece: Piece, *, size: int) -> float:
 
     A track's pitches stand in the order of onset, then pitch. NaN where no track has n notes.
     """
-    grams, _ = pitch_ngrams(piece, size)
-    return len(np.unique(grams)) / len(grams) if len(grams) else math.nan
+    grams = pitch_ngrams(piece)[size]
+    return grams.num_distinct / grams.total if grams.total else math.nan
 
 
-def pitch_ngrams(piece: Piece, size: int) -> tuple[Ints, Ints]:
-    """Code and track of every run of `size` pitches of one track, track after track.
+class PitchNGrams(NamedTuple):
+    """The runs of so many pitches of one track, of all tracks.
 
-    Equal codes mean equal pitches: nine pitches of 7 bits fill an int64.
+    Attributes:
+        total: How many there are.
+        num_distinct: How many of them differ.
+        repeated_pairs: Pairs of equal ones of one track that do not overlap.
     """
-    notes, _ = by_track(piece.pitched)
+
+    total: int
+    num_distinct: int
+    repeated_pairs: float
+
+
+@remembered
+def pitch_ngrams(piece: Piece) -> dict[int, PitchNGrams]:
+    """What there is of each of `SIZES`."""
+    notes, _ = by_track(piece)
     pitches, tracks = notes["pitch"].astype(np.int64), notes["track"].astype(np.int64)
-    if len(notes) < size:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    windows = np.lib.stride_tricks.sliding_window_view(pitches, size)
-    whole = tracks[size - 1 :] == tracks[: len(windows)]
-    return windows[whole] @ 128 ** np.arange(size), tracks[: len(windows)][whole]
+    places = tracks * 128 + pitches
+    # Of the run of each size that begins with each note: one number for its pitches, and one for
+    # its pitches and its track; -1 where it would leave the track.
+    grams, own_grams = np.full((2, len(SIZES), len(notes)), -1)
+    # same[d - 1, i]: notes i and i + d of a track have one pitch; equal: so do those after them.
+    lags = np.arange(1, SIZES[-1])
+    same = np.zeros((len(lags), len(notes)), np.bool_)
+    for lag in lags[: len(notes)]:
+        same[lag - 1, : len(notes) - lag] = places[lag:] == places[:-lag]
+    equal = same
+    overlapping = []
+    codes, own_codes = pitches, places
+    for row, size in enumerate(SIZES):
+        if size == DENSE_FROM:
+            own_codes = np.unique(own_codes, return_inverse=True)[1]
+        # Nine pitches of 7 bits fill an int64; with the track beside them they need dense codes.
+        codes = codes[:-1] * 128 + pitches[size - 1 :]
+        own_codes = own_codes[:-1] * 128 + pitches[size - 1 :]
+        whole = tracks[: len(codes)] == tracks[size - 1 :]
+        grams[row, : len(codes)] = np.where(whole, codes, -1)
+        own_grams[row, : len(codes)] = np.where(whole, own_codes, -1)
+        equal = equal[:, :-1] & same[:, size - 1 :]
+        overlapping.append(np.count_nonzero(equal[: size - 1]))
+    counts = np.count_nonzero(grams >= 0, axis=1)
+    num_distinct, _ = _equal_ones(grams)
+    _, num_pairs = _equal_ones(own_grams)
+    rows = zip(counts.tolist(), num_distinct.tolist(), (num_pairs - overlapping).tolist())
+    return {size: PitchNGrams(*row) for size, row in zip(SIZES, rows)}
+
+
+def _equal_ones(numbers: Ints) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Of each row, how many numbers differ, and how many pairs are equal; below 0 does not count.
+
+    Shapes: numbers `(rows, n)`; results `(rows,)`.
+    """
+    ordered = np.sort(numbers, axis=1)
+    first = np.ones(numbers.shape, np.bool_)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    starts = np.flatnonzero(first)
+    sizes = np.diff(starts, append=numbers.size)
+    counted = ordered.ravel()[starts] >= 0
+    row, sizes = starts[counted] // max(numbers.shape[1], 1), sizes[counted]
+    pairs = np.bincount(row, sizes * (sizes - 1) / 2, minlength=len(numbers))
+    return np.bincount(row, minlength=len(numbers)), pairs
 
 
 @repeats("structure[15+ s]", shortest=15, longest=math.inf)
@@ -125,69 +171,93 @@ def structure(piece: Piece, *, shortest: float, longest: float) -> float:
     Differs from the reference, which looks at sound, in seconds: on beats, repeats keep their
     pace, and a copy is a diagonal of the self-similarity matrix.
     """
+    if not len(pitched(piece)):
+        return math.nan
     lines = frame_lines(piece)
-    num_frames = len(lines) - 1
-    if not len(piece.pitched):
-        return math.nan
     seconds = piece.seconds_at(lines)
-    duration = seconds[None, :] - seconds[:, None]
-    start, until = np.nonzero((duration >= shortest - 1e-9) & (duration < longest - 1e-9))
-    if not len(start):
+    starts = np.arange(len(lines) - 1)
+    least, beyond = (
+        np.searchsorted(seconds, seconds[:-1] + length - 1e-9) - starts
+        for length in (shortest, longest)
+    )
+    # Segments of so many frames and more pass the end.
+    beyond = np.minimum(beyond, len(lines) - starts)
+    if not (least < beyond).any():
         return math.nan
-    twice = until - start <= num_frames // 2  # longer segments do not fit in twice
-    fitness = scape(chroma(lines, piece.pitched).tobytes())
-    return float(fitness[(until - start)[twice] - 1, start[twice]].max(initial=0.0))
+    fitness = scape_of(piece)  # longer segments do not fit in twice
+    sizes = np.arange(1, len(fitness) + 1)[:, None]
+    return float(fitness[(sizes >= least) & (sizes < beyond)].max(initial=0.0))
 
 
+@remembered
 def frame_lines(piece: Piece) -> Ints:
     """Ticks where frames begin and where the last one ends: `(frames + 1,)`; see `structure`."""
     lines = beat_lines(piece)
+    return np.append(lines[: -1 : frame_beats(len(lines) - 1)], lines[-1])
+
+
+def frame_beats(num_beats: int) -> int:
+    """Beats in a frame of a piece of so many."""
     beats = 1
-    while len(lines) - 1 > beats * MAX_FRAMES:
+    while num_beats > beats * MAX_FRAMES:
         beats *= 2
-    return np.append(lines[:-1:beats], lines[-1])
+    return beats
 
 
-@lru_cache(maxsize=1)  # the bands of one piece come one after the other
-def scape(frames: bytes) -> NDArray[np.float64]:
+@remembered
+def scape_of(piece: Piece) -> NDArray[np.float64]:
+    """`scape` of a piece's frames."""
+    beats = beat_chroma(piece)
+    return scape(np.add.reduceat(beats, np.arange(0, len(beats), frame_beats(len(beats)))))
+
+
+def scape(frames: Ints) -> NDArray[np.float64]:
     """Fitness of the segments of 1, 2, ..., frames / 2 frames at each start: `(sizes, frames)`.
 
-    Garbage where a segment would pass the end. `frames` are the bytes of an int64 chroma
-    `(frames, 12)`.
+    Garbage where a segment would pass the end. `frames` is a chroma `(frames, 12)`.
     """
-    likeness = self_similarity(np.frombuffer(frames, np.int64).reshape(-1, 12))
+    likeness = self_similarity(frames)
     num_frames = len(likeness)
     num_sizes = num_frames // 2
+    # A set of copies is worth its likeness in units of 2^-32, times 256, less their number, at
+    # most 128. So one whole number holds both, and of equal likeness the fewest copies win.
+    worth = np.rint(likeness * 2.0**32).astype(np.int64) << 8
     # along[i, j]: sum of the diagonal that ends before row i, column j.
-    along = np.zeros((num_frames + 1, 2 * num_frames))
+    along = np.zeros((num_frames + 1, 2 * num_frames), np.int64)
     for row in range(num_frames):
-        along[row + 1, 1 : num_frames + 1] = along[row, :num_frames] + likeness[row]
-    # Within the first so many rows: the best sum, less the cost of its copies, and their number.
-    best = np.zeros((num_frames + 1, num_sizes, num_frames))
-    copies = np.zeros(best.shape, np.int16)
-    for row in range(1, num_frames + 1):
-        best[row], copies[row] = best[row - 1], copies[row - 1]
-        each = np.arange(min(row, num_sizes))
-        before = row - 1 - each
-        ends = np.lib.stride_tricks.sliding_window_view(along[row], num_frames)[each + 1]
-        with_copy = best[before, each] + ends - along[before, :num_frames] - COPY_COST
-        better = with_copy > best[row - 1, each]
-        np.copyto(best[row, : len(each)], with_copy, where=better)
-        np.copyto(copies[row, : len(each)], copies[before, each] + 1, where=better)
+        np.add(along[row, :num_frames], worth[row], out=along[row + 1, 1 : num_frames + 1])
+    # best[row, size - 1, start]: what the best set within the first so many rows is worth.
+    best = np.zeros((num_frames + 1, num_sizes, num_frames), np.int64)
+    # Seen from a copy that ends with a row: its diagonal's ends, and the best set before it.
+    views = partial(np.lib.stride_tricks.as_strided, shape=(num_frames, *best.shape[1:]))
+    down, right = along.strides
+    ends = views(along[1:, 1:], strides=(down, right, right))
+    begins = views(along + 1, strides=(down, -down, right))
+    row_stride, size_stride, start_stride = best.strides
+    before = views(best, strides=(row_stride, size_stride - row_stride, start_stride))
+    with_copy = np.empty(best.shape[1:], np.int64)
+    for row in range(num_frames):
+        fitting = slice(min(row + 1, num_sizes))
+        total = np.subtract(ends[row, fitting], begins[row, fitting], out=with_copy[fitting])
+        total += before[row, fitting]
+        np.maximum(best[row, fitting], total, out=best[row + 1, fitting])
+    copies = -best[-1] & 255
     size = np.arange(1, num_sizes + 1)[:, None]
-    explained = np.maximum(copies[-1], 1) * size
-    closeness = (best[-1] + COPY_COST * copies[-1] - size) / explained
+    explained = np.maximum(copies, 1) * size
+    closeness = (((best[-1] + copies) >> 8) * 2.0**-32 - size) / explained
     coverage = (explained - size) / num_frames
-    total = closeness + coverage
+    total_share = closeness + coverage
     repeated = (closeness > 1e-9) & (coverage > 0)
-    fitness: NDArray[np.float64] = 2 * closeness * coverage / np.where(repeated, total, math.inf)
-    fitness.flags.writeable = False
+    fitness: NDArray[np.float64] = (
+        2 * closeness * coverage / np.where(repeated, total_share, math.inf)
+    )
     return fitness
 
 
 def self_similarity(chroma: Ints) -> NDArray[np.float64]:
     """Likeness of every two frames, `(frames, frames)`, as `structure` has it."""
-    dot = chroma @ chroma.T
+    amounts = chroma.astype(np.float64)  # whole numbers are multiplied slowly
+    dot = amounts @ amounts.T
     norm = np.sqrt(np.diag(dot))
     cosine = dot / np.maximum(np.outer(norm, norm), 1)
     likeness: NDArray[np.float64] = np.where(cosine >= ALIKE, cosine, UNLIKE)

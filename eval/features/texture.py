@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.features.registry import register
-from eval.features.spans import Ints, beat_lines, covered, merged
+from eval.features.spans import Ints, bar_lines, beat_lines, covered, merged, pitched, remembered
 from rnngan.music.piece import Piece
 
 feature = partial(register, group="texture", unit="share")
@@ -66,15 +66,16 @@ def empty_bar_rate(piece: Piece) -> float:
     A note that ends on a bar line does not sound in the next bar. Differs from MusPy 0.5.0's
     `empty_measure_rate`, which counts the tick at which a note ends as sounding.
     """
-    return _empty_rate(piece, piece.bar_lines())
+    return _empty_rate(piece, bar_lines(piece))
 
 
+@remembered
 def sounding_pitches(piece: Piece) -> tuple[Ints, Ints]:
     """Ticks of each stretch between two events, and how many distinct pitches sound in it.
 
     From the first onset to the last end of a pitched note; both empty without pitched notes.
     """
-    notes = piece.pitched
+    notes = pitched(piece)
     _, starts, ends = merged(notes["start"], notes["end"], notes["pitch"])
     events = np.concatenate([starts, ends])
     order = np.argsort(events)
@@ -86,6 +87,6 @@ def _empty_rate(piece: Piece, lines: Ints) -> float:
     """Share of the cells between the lines that no pitched note reaches into."""
     if len(lines) == 1:
         return math.nan
-    notes = piece.pitched
+    notes = pitched(piece)
     reached: NDArray[np.bool_] = covered(lines, notes["start"], notes["end"])
     return float(np.count_nonzero(~reached) / reached.size)

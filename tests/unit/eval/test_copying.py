@@ -216,6 +216,19 @@ def edit_distance(a, b):
     return above[-1]
 
 
+def test_the_search_for_the_nearest_shows_every_training_piece():
+    training, seen = [melody(*TUNE), melody(60), melody(62, 60)], []
+
+    def track(items, label):
+        for item in items:
+            seen.append(item)
+            yield item
+
+    found = nearest_pieces([melody(*TUNE)], training, track=track)
+    assert [id(piece) for piece in seen] == [id(piece) for piece in training]
+    assert found == nearest_pieces([melody(*TUNE)], training)
+
+
 def test_copied_share_counts_the_pieces_that_are_long_enough():
     copied, short = melody(*TUNE), melody(*TUNE[:10])
     new = melody(*TUNE[::-1], length=12)

@@ -314,6 +314,12 @@ def test_metrical_levels(metre, levels):
     assert metrical_levels(Metre(0, numerator, denominator)) == levels
 
 
+def test_a_bar_shorter_than_a_16th_is_one_level():
+    piece = Piece.from_rows([(0, 3, 60), (4, 6, 60)], metres=(Metre(0, 1, 32),))
+    assert metrical_levels(piece.metres[0]) == [3]
+    assert syncopation(piece) == 0
+
+
 @pytest.mark.parametrize(
     ("ticks", "rate"),
     [

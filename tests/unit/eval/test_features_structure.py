@@ -160,7 +160,7 @@ def slow_fitness(likeness, start, size):
 def test_scape_agrees_with_trying_every_set(pitches):
     piece = beats(pitches)
     frames = chroma(frame_lines(piece), piece.pitched)
-    fitness, likeness = scape(frames.tobytes()), self_similarity(frames)
+    fitness, likeness = scape(frames), self_similarity(frames)
     num_frames = len(frames)
     slow = {
         (size, start): slow_fitness(likeness, start, size)
@@ -170,3 +170,31 @@ def test_scape_agrees_with_trying_every_set(pitches):
     for (size, start), value in slow.items():
         assert fitness[size - 1, start] == pytest.approx(value, abs=1e-5)
     assert structure(piece, **ALL) == pytest.approx(max(slow.values()), abs=1e-5)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(60, 62), st.integers(0, 2)), min_size=2, max_size=24))
+def test_ngrams_agree_with_counting_them_one_by_one(notes):
+    piece = Piece.from_rows(
+        (6 * i, 6 * i + 6, pitch, 64, 0, track) for i, (pitch, track) in enumerate(notes)
+    )
+    tracks = [[pitch for pitch, track in notes if track == number] for number in range(3)]
+    for size in (2, 3, 9):
+        grams = [
+            [tuple(line[i : i + size]) for i in range(len(line) - size + 1)] for line in tracks
+        ]
+        every = [gram for line in grams for gram in line]
+        pairs = sum(
+            line[i] == line[j]
+            for line in grams
+            for i in range(len(line))
+            for j in range(i + size, len(line))
+        )
+        assert repetition(piece, size=size) == pairs
+        expected = len(set(every)) / len(every) if every else math.nan
+        assert distinct(piece, size=size) == pytest.approx(expected, nan_ok=True)
+
+
+def test_what_is_remembered_of_a_piece_is_not_taken_for_another():
+    tune, other = beats([60, 62, 60, 62]), beats([60, 62, 64, 65])
+    assert [repetition(piece, size=2) for piece in (tune, other, tune)] == [1, 0, 1]

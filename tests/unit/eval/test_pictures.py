@@ -164,3 +164,8 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone():
         before = dict(rcParams)
         pictures.piano_roll(tune(0, "tune"), seconds=1)
         assert dict(rcParams) == before
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [1.0, 1.0], [3.0]])
+def test_the_middle_of_a_handful_of_values_is_all_of_them(values):
+    assert pictures._middle(np.array(values)) == (min(values), max(values))

@@ -75,10 +75,28 @@ class TestSetDistances:
     def test_a_side_without_defined_pieces_has_no_distance(self, pooled):
         assert np.isnan(resampling.set_distances(pooled, resampling.as_given(3, 2))).all()
 
+    @pytest.mark.parametrize("positions", [(), POSITIONS])
+    def test_permutations_take_a_shorter_way_to_the_same(self, rng, positions):
+        pooled = histograms(rng, 9)
+        dealt = resampling.permutations(rng, 5, 4, 6)
+        twice = (2 * dealt).astype(np.uint8)  # the same means, but not dealt out
+        np.testing.assert_allclose(
+            resampling.set_distances(pooled, dealt, positions),
+            resampling.set_distances(pooled, twice, positions),
+        )
+
+    def test_layout_does_not_matter(self, rng):
+        pooled, counts = rng.normal(size=8), resampling.bootstrap(rng, 4, 4, 11)
+        laid_out = resampling.by_piece(counts)
+        assert np.array_equal(laid_out, counts)
+        np.testing.assert_array_equal(
+            resampling.set_distances(pooled, laid_out), resampling.set_distances(pooled, counts)
+        )
+
     def test_parts_do_not_matter(self, rng, monkeypatch):
         pooled, counts = rng.normal(size=8), resampling.bootstrap(rng, 4, 4, 11)
         whole = resampling.set_distances(pooled, counts)
-        monkeypatch.setattr(resampling, "ROWS_AT_ONCE", 3)
+        monkeypatch.setattr(resampling, "SCALARS_AT_ONCE", 3 * 8)
         np.testing.assert_allclose(resampling.set_distances(pooled, counts), whole)
 
 
@@ -88,7 +106,9 @@ class TestPairComparisons:
         shape = (30,) if size is None else (30, size)
         pooled = rng.normal(size=shape)
         pooled[12:] += 0.7
-        area, divergence = resampling.pair_comparisons(pooled, resampling.as_given(12, 18))
+        area, divergence = resampling.pair_comparisons(
+            pooled, resampling.pair_draw(resampling.as_given(12, 18))
+        )
         within = distances.intra_distances(pooled[:12])
         between = distances.inter_distances(pooled[:12], pooled[12:])
         assert area[0] == pytest.approx(distances.overlapping_area(within, between), abs=0.01)
@@ -96,16 +116,25 @@ class TestPairComparisons:
             distances.kl_divergence(within, between), rel=0.05, abs=0.01
         )
 
+    def test_undefined_pieces_do_not_count(self, rng):
+        pooled = rng.normal(size=12)
+        with_holes = np.insert(pooled, [2, 9], math.nan)
+        counts = resampling.permutations(rng, 6, 6, 4)
+        holes = np.insert(counts, [2, 9], [[[1]], [[0]]], axis=2)
+        found = resampling.pair_comparisons(with_holes, resampling.pair_draw(holes))
+        expected = resampling.pair_comparisons(pooled, resampling.pair_draw(counts))
+        np.testing.assert_allclose(found, expected)
+
     def test_a_piece_drawn_twice_makes_no_pair_with_itself(self):
         corners = np.array([[0, 0], [1, 0], [0.5, math.sqrt(0.75)]])  # all 1 apart
         real = [[1, 1, 0], [2, 1, 0], [2, 0, 0]]
         counts = np.array([real, [[0, 0, 1]] * 3], np.uint8)
-        area, _ = resampling.pair_comparisons(corners, counts)
+        area, _ = resampling.pair_comparisons(corners, resampling.pair_draw(counts))
         np.testing.assert_allclose(area, [1, 1, math.nan])
 
     def test_without_pairs_it_is_undefined(self):
         area, divergence = resampling.pair_comparisons(
-            np.array([1.0, math.nan, 2.0]), resampling.as_given(2, 1)
+            np.array([1.0, math.nan, 2.0]), resampling.pair_draw(resampling.as_given(2, 1))
         )
         assert np.isnan(area).all()
         assert np.isnan(divergence).all()

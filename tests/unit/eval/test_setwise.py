@@ -102,6 +102,15 @@ class TestFeatureMatrix:
         assert np.ptp(vectors.rows[:, 0]) > 1
         assert not vectors.rows[:, 1].any()
 
+    def test_no_value_counts_for_more_than_five_deviations(self, rng):
+        # Real pieces hardly vary, generated ones do: a hundred deviations of the real side.
+        empty = np.concatenate([[0.01], np.zeros(49), np.full(50, 0.2)])
+        is_real = np.arange(100) < 50
+        rows = feature_matrix({"empty_bar_rate": empty}, ["empty_bar_rate"], scale_by=is_real).rows
+        assert rows[0, 0] == pytest.approx(rows[is_real, 0].max()) == 5
+        assert rows[~is_real, 0].tolist() == [5] * 50
+        assert distances.frechet(rows[is_real], rows[~is_real]) < 5**2 + 2
+
     def test_a_column_that_was_not_measured_is_named(self):
         with pytest.raises(UserError, match="note_count"):
             feature_matrix({}, ["note_count"], scale_by=np.ones(0, bool))

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from rnngan.config import DiscriminatorConfig, GeneratorConfig
-from rnngan.discriminator.gru import GRUDiscriminator
+from rnngan.discriminator.registry import new_discriminator
 from rnngan.errors import UserError
 from rnngan.generator.lstm import LSTMGenerator
 from rnngan.music.tokenizers.events import Events, EventsConfig
@@ -30,7 +30,7 @@ def model(seed=0, *, discriminator=False, tied=False, metrics=None):
     judge = DiscriminatorConfig(embedding_size=3, hidden_size=4, stride=2)
     return Model(
         generator=LSTMGenerator(config, VOCAB).eval(),
-        discriminator=GRUDiscriminator(judge, VOCAB).eval() if discriminator else None,
+        discriminator=new_discriminator(judge, TOKENIZER).eval() if discriminator else None,
         tokenizer=TOKENIZER,
         metrics=metrics or {"val_bits_per_token": 1.5},
     )
