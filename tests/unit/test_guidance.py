@@ -35,7 +35,9 @@ PROBS = sequence_probs(tiny_generator(), LISTED).detach().double().numpy()
 PROBS /= PROBS.sum()
 RATIOS = 0.5 * judged(FixedJudge(), LISTED).double().numpy()
 TARGET = normalised(np.log(PROBS) + RATIOS)
-NAMES = {tuple(row[:n].tolist()): i for i, (row, n) in enumerate(zip(LISTED.tokens, LISTED.lengths))}
+NAMES = {
+    tuple(row[:n].tolist()): i for i, (row, n) in enumerate(zip(LISTED.tokens, LISTED.lengths))
+}
 
 
 class Oracle(FixedJudge):
