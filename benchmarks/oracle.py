@@ -196,7 +196,7 @@ class Settings:
 
     pretrain: PretrainConfig
     seeds: int = 3
-    prior: float = 8.0
+    prior: float = 6.0
     """Precision of the Gaussian prior on embedding and output weights: 1 / variance."""
     critic_steps: int = 300
     refine_steps: int = 60
@@ -210,7 +210,7 @@ class Settings:
 
 FULL = Settings(
     pretrain=PretrainConfig(
-        steps=2000, batch_size=32, learning_rate=1e-2, gradient_clip=1.0, validate_every=250
+        steps=4000, batch_size=32, learning_rate=1e-2, gradient_clip=1.0, validate_every=500
     )
 )
 QUICK = Settings(

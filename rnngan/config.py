@@ -300,7 +300,7 @@ class RefineConfig:
     """On the discriminator's gradient at real pieces, or between real and generated ones."""
     penalty_weight: float = 10.0
     """Weight of that penalty."""
-    discriminator_pretrain_steps: int = 100
+    discriminator_pretrain_steps: int = 60
     """Discriminator updates before the generator moves."""
     discriminator_updates: int = 2
     """Discriminator updates per step."""
