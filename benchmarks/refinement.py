@@ -7,7 +7,8 @@ For each corpus and seed a generator is pretrained; every arm begins from that o
 
 - `T=…`: the pretrained generator at a temperature;
 - an objective or control: the generator refined with it, at temperature 1;
-- `guide=…`: the pretrained generator guided by a discriminator that was trained against it;
+- `guide=GUIDE,T=…,K=…`: the pretrained generator at a temperature, guided by a discriminator that
+  was trained against it and chooses from K candidates;
 - `OBJECTIVE+guide=…`: the refined one, guided by its own discriminator.
 
 Each is judged on held-out test pieces by fresh classifiers of three views, none of the kind of a
@@ -27,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ from rnngan.data.batches import MAX_HELD_OUT, held_out_batches
 from rnngan.data.prepare import prepare
 from rnngan.files import write_atomically
 from rnngan.generate import MAX_TOKENS, generate_tokens
-from rnngan.guidance import guided
+from rnngan.guidance import Guide, guided
 from rnngan.music.piece import Piece
 from rnngan.music.vocabulary import Tokens
 from rnngan.objectives.likelihood import held_out_likelihood
@@ -60,12 +61,12 @@ CORPORA = ("ryans-mammoth", "bach-chorales", "nottingham")
 """The last is a folder of the data that is not part of the project."""
 NUM = 128
 """Pieces of every arm."""
-CANDIDATES = 16
 ARMS = (
     "T=0.8", "T=0.9", "T=1.0", "T=1.1", "likelihood", "placebo-constant", "placebo-random",
     "placebo-shuffled", "leave-one-out", "dense", "importance", "distilled", "cooperative",
-    "rollout", "gumbel", "guide=resample", "guide=reject", "guide=particles",
-    "leave-one-out+guide=resample", "distilled+guide=resample",
+    "rollout", "gumbel", "guide=resample,T=1.0,K=16", "guide=resample,T=0.9,K=16",
+    "guide=reject,T=0.9,K=16", "guide=particles,T=1.0,K=16", "guide=particles,T=0.9,K=16",
+    "guide=particles,T=0.9,K=32", "dense+guide=particles,T=0.9,K=16",
 )  # fmt: skip
 BASELINE = ("T=0.8", "T=0.9", "T=1.0", "T=1.1")
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
@@ -137,14 +138,15 @@ class Trial:
 
     def drawn(self, arm: str) -> tuple[list[Tokens], Figures]:
         """Token rows of an arm, and how they came about."""
-        stage, _, guide = arm.partition("guide=")
+        stage, _, spec = arm.partition("guide=")
+        guide, temperature, candidates = parsed(spec)
         stage = stage.removesuffix("+") or "critic"
         if stage.startswith("T="):
             path, temperature = self.pretrained(), float(stage.removeprefix("T="))
             model = Checkpoints(path.parent, "pretrain", keep=1, say=print).read_best()
             folder = self.folder / "pretrained"
         else:
-            model, temperature, folder = self.refined(stage), 1.0, self.folder / stage
+            model, folder = self.refined(stage), self.folder / stage
         bits, num_tokens = held_out_likelihood(
             model.generator, held_out_batches(self.store, "test"), model.tokenizer.grammar,
             precision="float32",
@@ -156,8 +158,8 @@ class Trial:
         started, seed = time.monotonic(), 1000 + self.seed
         if guide:
             found = guided(
-                model, num=NUM, seed=seed, guide=guide, candidates=CANDIDATES,  # type: ignore[arg-type]
-                max_tokens=MAX_TOKENS,
+                model, num=NUM, seed=seed, guide=guide, candidates=candidates,
+                temperature=temperature, max_tokens=MAX_TOKENS,
             )  # fmt: skip
             rows = found.tokens
             told["effective"] = statistics.median(found.effective)
@@ -180,6 +182,21 @@ class Trial:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(found, indent=1).encode())
         return found
+
+
+def parsed(spec: str) -> tuple[Guide | None, float, int]:
+    """Guide, temperature and candidates from `GUIDE,T=…,K=…`; without a guide at temperature 1."""
+    if not spec:
+        return None, 1.0, 0
+    guide, temperature, candidates = spec.split(",")
+    known = get_args(Guide)
+    if guide not in known:
+        raise SystemExit(f"there is no guide {guide!r}; choose from {', '.join(known)}")
+    return (
+        cast(Guide, guide),
+        float(temperature.removeprefix("T=")),
+        int(candidates.removeprefix("K=")),
+    )
 
 
 @contextmanager
@@ -278,7 +295,7 @@ def main() -> None:
 
 INTRODUCTION = f"""AUC of fresh classifiers that tell {NUM} pieces of an arm from the held-out test
 pieces, folds by piece, 0.5 is perfect; figures of every seed in the order of the seeds, all others
-are means over seeds. Guides choose from {CANDIDATES} candidates."""
+are means over seeds."""
 
 
 if __name__ == "__main__":

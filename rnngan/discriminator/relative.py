@@ -31,6 +31,8 @@ PLACED_FROM = 2
 """Where a stretch was before is told from this one of `MATCHES` on; shorter ones are anywhere."""
 BARS_AGO = (0, 1, 2, 4, 8, 16)
 """Distances in bars with a value of their own; all others share one."""
+RAREST = 6
+"""A pitch class that was rarer than one note in 2 to this power is as rare as that."""
 LONGEST_PLACE = 127
 """Tokens since the bar line, at most; where the vocabulary has no positions."""
 CYCLE = 8
@@ -48,6 +50,8 @@ class RelativeView:
     | `token` | the token, those of a pitched kind all one |
     | `interval` | of a pitched token to the one before |
     | `from_first` | of a pitched token to the first of the piece |
+    | `classes` | how many pitch classes there have been |
+    | `class_rarity` | of a pitch: how rare its pitch class has been, never or one note in 1, 2, 4 … |
     | `motion` | of a pitch to the last of its program and voice, where there are such tokens |
     | `above_lowest`, `below_highest` | distance to the outer pitches that sound here, of those told so far; where notes have lengths in ticks |
     | `above_bass` | of a pitch to the lowest that was struck at the onset before; likewise |
@@ -95,6 +99,8 @@ class RelativeView:
             "match": len(MATCHES) + 1,
             "match_shift": 2 * WIDEST_SHIFT + 2,
             "rhythm": len(MATCHES) + 1,
+            "classes": 13,
+            "class_rarity": RAREST + 3,
         }
         if self._has_parts:
             sizes["motion"] = melodic
@@ -140,6 +146,7 @@ class RelativeView:
             ),
             "rhythm": rhythm,
         }
+        columns["classes"], columns["class_rarity"] = _classes(pitch, pitched)
         if self._has_parts:
             columns["motion"] = self._motion(tokens, pitch, pitched)
         if self._has_lengths:
@@ -218,6 +225,21 @@ class RelativeView:
         size = _at(ticks, _latest(number["Metre"][tokens] > 0))
         line = np.cumsum(np.where(tokens == self._bar, size, 0), axis=1)
         return line + _at(ticks, _latest(number["Position"][tokens] > 0))
+
+
+def _classes(pitch: Integers, pitched: npt.NDArray[np.bool_]) -> tuple[Integers, Integers]:
+    """Distinct pitch classes so far, and the rarity of each note's among the notes before it.
+
+    1 for a class that is new, 2 and on for one that had one note in 1, 2, 4 … of those before.
+    """
+    is_class = (pitch[..., None] % 12 == np.arange(12)) & pitched[..., None]
+    counts = np.cumsum(is_class, axis=1)
+    classes = (counts > 0).sum(axis=2)
+    own = np.take_along_axis(counts, pitch[..., None] % 12, 2)[..., 0] - 1
+    before = np.cumsum(pitched, axis=1) - 1
+    rarity = np.floor(np.log2(np.maximum(before, 1) / np.maximum(own, 1))).astype(np.int64)
+    rarity = np.where(own > 0, 2 + np.clip(rarity, 0, RAREST), 1)
+    return classes, np.where(pitched, rarity, 0)
 
 
 def longest_matches(symbols: Integers) -> tuple[Integers, Integers]:

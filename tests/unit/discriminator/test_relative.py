@@ -13,6 +13,7 @@ from rnngan.discriminator.relative import (
     MATCHES,
     PLACED_FROM,
     RelativeView,
+    _classes,
     longest_matches,
 )
 from rnngan.music.piece import DRUMS, Metre, Piece
@@ -271,3 +272,12 @@ def test_without_bars_there_are_fewer_columns():
 def test_a_batch_without_notes():
     for tokenizer in TOKENIZERS:
         assert RelativeView(tokenizer)(np.zeros((2, 3), np.int64)).max() >= 0
+
+
+def test_pitch_classes_and_their_rarity_by_hand():
+    pitch = np.array([[60, 0, 72, 62, 60, 61, 62]])
+    pitched = np.array([[True, False, True, True, True, True, True]])
+    classes, rarity = _classes(pitch, pitched)
+    assert classes.tolist() == [[1, 1, 1, 2, 2, 3, 3]]
+    # New; -; 1 of 1; new; 2 of 3; new; 1 of 5.
+    assert rarity.tolist() == [[1, 0, 2, 1, 2, 1, 4]]
