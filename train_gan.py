@@ -120,16 +120,25 @@ def train_adversarial(run: Run, store: Store, *, resume: bool) -> None:
 
 
 def write_samples(run: Run) -> None:
-    """MIDI and sound of the run's last stage."""
-    from rnngan.generate import find_model, generate, write_music
+    """MIDI and sound of the run's last stage, guided by its discriminator if it has one."""
+    from rnngan.generate import find_model, generate, generate_guided, guide_for, write_music
 
-    output = run.config.output
-    pieces = generate(
-        find_model(run.folder),
-        num=output.num_samples,
-        seed=run.config.seed,
-        temperature=output.temperature,
-    )
+    output, model = run.config.output, find_model(run.folder)
+    guide = guide_for(model, output.guide)
+    if guide is None:
+        pieces = generate(
+            model, num=output.num_samples, seed=run.config.seed, temperature=output.temperature
+        )
+    else:
+        guided = generate_guided(
+            model,
+            num=output.num_samples,
+            seed=run.config.seed,
+            guide=guide,
+            candidates=output.guide_candidates,
+            temperature=output.temperature,
+        )
+        pieces = [model.tokenizer.decode(row) for row in guided.tokens]
     write_music(pieces, run.folder / "samples")
 
 

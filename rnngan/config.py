@@ -176,7 +176,7 @@ class DiscriminatorConfig:
     views: Literal["tokens", "relative", "both"] = "both"
     """What it sees of a piece: its tokens; what transposing leaves as it is, such as intervals,
     place in the bar and repetition; or both."""
-    causal_head: bool = False
+    causal_head: bool = True
     """Also judge every beginning of a piece, from what came before alone; `dense` and guidance
     by particles need it."""
     spectral_norm: bool = False
@@ -207,7 +207,7 @@ class DiscriminatorConfig:
 class PretrainConfig:
     """Maximum likelihood."""
 
-    steps: int = 1000
+    steps: int = 600
     """Updates at most."""
     batch_size: int = 32
     """Excerpts per update."""
@@ -221,7 +221,7 @@ class PretrainConfig:
     """AdamW's, on matrices only."""
     gradient_clip: float = 0.25
     """Largest norm of the gradient."""
-    validate_every: int = 125
+    validate_every: int = 100
     """Updates from one validation, and checkpoint, to the next."""
     patience: int = 8
     """Validations without improvement before training stops."""
@@ -256,7 +256,7 @@ class RefineConfig:
     objective: Annotated[Objective, tyro.conf.arg(aliases=["--objective"])] = "leave-one-out"
     """How the discriminator's verdict becomes a gradient; likelihood and the placebos are
     controls."""
-    steps: int = 40
+    steps: int = 20
     """Generator updates: batches of samples, each used for several epochs; 0 trains the
     discriminator alone, which guided decoding needs."""
     batch_size: int = 64
@@ -374,14 +374,19 @@ class OutputConfig:
     """Updates from one line of the log to the next."""
     num_samples: int = 16
     """Pieces generated at the end."""
-    num_evaluated: int = 128
+    num_evaluated: int = 96
     """Pieces of each generator that the evaluation compares with held-out music."""
-    temperature: float = 1.0
+    temperature: float = 0.9
     """Of those pieces."""
+    guide: Literal["none", "resample", "reject", "particles"] = "particles"
+    """How the discriminator guides the pieces generated at the end."""
+    guide_candidates: int = 16
+    """Candidates per piece that it chooses from."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "keep_checkpoints", "log_every", "num_samples", "temperature")
         _require(self, "num_evaluated", lambda value: value >= 2, "at least 2")
+        _require(self, "guide_candidates", lambda value: 2 <= value <= 256, "2 to 256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -416,7 +421,7 @@ PRESETS: dict[str, RunConfig] = {
         guard=GuardConfig(
             likelihood_rise=10, entropy_drop=1, kl=10, self_bleu_rise=1, copied_rise=1, auc=1
         ),
-        output=OutputConfig(log_every=1, num_samples=2, num_evaluated=4),
+        output=OutputConfig(log_every=1, num_samples=2, num_evaluated=4, guide_candidates=2),
     ),
 }
 """Whole configurations: `base` is the demo's, `tiny` runs in seconds and learns nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -149,6 +150,14 @@ def generate_guided(
         top_p=top_p,
         num_bars=bars,
     )
+
+
+def guide_for(model: Model, wanted: Guide | Literal["none"]) -> Guide | None:
+    """The guide that is wanted, if the model's discriminator serves for it."""
+    judge = model.discriminator
+    if wanted == "none" or judge is None:
+        return None
+    return None if wanted == "particles" and not judge.config.causal_head else wanted
 
 
 def _room(num: int, bars: int | None, max_tokens: int) -> int:

@@ -15,7 +15,7 @@ from eval.wording import summary
 from rnngan.config import RunConfig
 from rnngan.data.batches import MAX_HELD_OUT
 from rnngan.data.store import Store
-from rnngan.generate import generate
+from rnngan.generate import generate, generate_guided, guide_for
 from rnngan.progress import Say
 from rnngan.training.baselines import report_likelihoods
 from rnngan.training.checkpoint import Checkpoints, Model
@@ -36,21 +36,31 @@ def best_models(run: Run, *, say: Say) -> dict[str, Model]:
 
 
 def generated_sides(models: dict[str, Model], config: RunConfig) -> list[Side]:
-    """The same number of pieces of every model, drawn with the same random numbers."""
-    return [
+    """The same number of pieces of every model, drawn with the same seed; the last guided, too."""
+    output, seed = config.output, seed_for(config.seed, "evaluation")
+    sides = [
         Side(
             name=name,
             pieces=tuple(
-                generate(
-                    model,
-                    num=config.output.num_evaluated,
-                    seed=seed_for(config.seed, "evaluation"),
-                    temperature=config.output.temperature,
-                )
+                generate(model, num=output.num_evaluated, seed=seed, temperature=output.temperature)
             ),
         )
         for name, model in models.items()
     ]
+    model = list(models.values())[-1]
+    guide = guide_for(model, output.guide)
+    if guide is not None:
+        guided = generate_guided(
+            model,
+            num=output.num_evaluated,
+            seed=seed,
+            guide=guide,
+            candidates=output.guide_candidates,
+            temperature=output.temperature,
+        )
+        pieces = tuple(model.tokenizer.decode(row) for row in guided.tokens)
+        sides.append(Side(name=f"{list(models)[-1]} and guided", pieces=pieces))
+    return sides
 
 
 def evaluate_stages(run: Run, store: Store, *, say: Say) -> Evaluation | None:
@@ -71,9 +81,10 @@ def evaluate_stages(run: Run, store: Store, *, say: Say) -> Evaluation | None:
         )
         return None
     say(f"comparing {len(held_out.pieces)} held-out pieces with {', '.join(models)} music")
+    sides = generated_sides(models, run.config)
     evaluation = evaluate(
         held_out,
-        generated_sides(models, run.config),
+        sides,
         training=Side(name="training", pieces=tuple(store.pieces("train"))),
         views=("features",),
         cache=cache_folder(),

@@ -36,9 +36,7 @@ class PlaceboShuffled(LeaveOneOut):
 
     def rewards(self, game: Round) -> Tensor:
         """`(batch,)`, no sample with its own (a random cyclic permutation; Sattolo 1986)."""
-        order = torch.randperm(
-            len(game.logits), generator=torch.Generator().manual_seed(game.seed)
-        )
+        order = torch.randperm(len(game.logits), generator=torch.Generator().manual_seed(game.seed))
         shuffled = torch.empty_like(game.logits)
         shuffled[order] = game.logits[order.roll(1)]
         return shuffled
