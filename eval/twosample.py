@@ -198,7 +198,8 @@ def two_sample(
         )
         (logits,) = score(test, test.fake[None], rng)
         value = auc(logits, test.fake, test.folds)
-        p, method = math.nan, "scores"
+        p = math.nan
+        method: Literal["refitted", "scores"] = "scores"
         by_chance = np.full(1, math.nan)
         if chance:
             p, method = _p_value(view, score, test, logits, rng)

@@ -115,6 +115,10 @@ class FrontierOptions:
     """All temperatures once more with each of these top-k."""
     top_p: tuple[float, ...] = ()
     """All temperatures once more with each of these top-p."""
+    guide: Literal["none", "resample", "reject", "particles"] = "none"
+    """Also sweep what the discriminators choose, see generate; of runs that are no controls."""
+    guide_candidates: int = 16
+    """Candidates per piece that they choose from."""
     quality: Literal["bleu", "precision", "lm-score"] = "bleu"
     """What the verdict compares; all are measured."""
     diversity: Literal["self-bleu", "recall"] = "self-bleu"
@@ -413,6 +417,8 @@ def _frontier(words: Sequence[str]) -> int:
             seed=options.seed,
             quality=options.quality,
             diversity=options.diversity,
+            guide=None if options.guide == "none" else options.guide,
+            candidates=options.guide_candidates,
             progress=progress,
         )
     command = shlex.join(["rnngan", "frontier", *words])

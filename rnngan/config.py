@@ -241,7 +241,7 @@ class PretrainConfig:
 
 
 Objective = Literal[
-    "leave-one-out", "rollout", "dense", "gumbel", "importance", "cooperative", "feature-matching",
+    "leave-one-out", "rollout", "dense", "gumbel", "importance", "cooperative",
     "likelihood", "placebo-constant", "placebo-random", "placebo-shuffled",
 ]  # fmt: skip
 """How the generator is refined; the last four are controls."""

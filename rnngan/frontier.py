@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +36,10 @@ from rnngan.data.batches import MAX_HELD_OUT, Batch, held_out_batches
 from rnngan.data.store import Store
 from rnngan.errors import UserError
 from rnngan.files import write_atomically
-from rnngan.generate import generate_tokens
+from rnngan.generate import generate_guided, generate_tokens, guide_for
 from rnngan.generator.lstm import LSTMGenerator
 from rnngan.generator.sampling import drawing_log_probs
+from rnngan.guidance import Guide
 from rnngan.music.vocabulary import Grammar
 from rnngan.objectives.likelihood import target_log_probs, targets_of
 from rnngan.progress import Progress, Say
@@ -58,11 +60,15 @@ class Generator:
         name: For tables.
         digest: Of its stage and weights; its random numbers follow from it, so that a point is the
             same whatever else is measured beside it.
+        guide: How its discriminator chooses, if it does.
+        candidates: That it chooses from.
     """
 
     name: str
     model: Model
     digest: str
+    guide: Guide | None = None
+    candidates: int = 0
 
 
 def settings_of(
@@ -100,6 +106,8 @@ def draw_frontier(
     seed: int,
     quality: str,
     diversity: str,
+    guide: Guide | None = None,
+    candidates: int = 16,
     progress: Progress,
 ) -> Frontier:
     """Sweep the pretrained and the refined generator of each run, and judge the refined ones.
@@ -113,11 +121,13 @@ def draw_frontier(
         seed: Of the pieces and of all resampling.
         quality: Measure that the verdicts rest on, a key of `MEASURES`.
         diversity: Likewise.
+        guide: Also sweep what the discriminators of the runs that are no controls choose.
+        candidates: That they choose from.
         progress: Shows how far it is.
 
     Raises:
-        UserError: There is no run, a run has no model, the runs are of different music, or an
-            argument is out of range.
+        UserError: There is no run, a run has no model, the runs are of different music, no
+            discriminator serves as a guide, or an argument is out of range.
     """
     check_pair(quality, diversity)
     if num < MIN_PIECES:
@@ -127,7 +137,8 @@ def draw_frontier(
     store = common_store(runs)
     names = _names(runs)
     pretrained, refined = _generators(runs, names, say=progress.say)
-    generators = list({id(one): one for one in (*pretrained, *refined) if one}.values())
+    guided = _guided(runs, refined, guide, candidates) if guide else [None] * len(runs)
+    generators = list({id(one): one for one in (*pretrained, *refined, *guided) if one}.values())
     reference = _reference(store)
     if len(reference.held_out) < FEW_HELD_OUT:
         progress.say(f"only {len(reference.held_out)} held-out pieces: quality rests on little")
@@ -136,7 +147,11 @@ def draw_frontier(
     curves: dict[int, Curve] = {}
     for generator in generators:
         network, grammar = generator.model.generator, reference.grammar
-        likelihoods = drawing_likelihoods(network, held_out, grammar, settings, num_notes=num_notes)
+        likelihoods: Sequence[Likelihood | None] = [None] * len(settings)
+        if not generator.guide:  # whose distribution nobody can write down
+            likelihoods = drawing_likelihoods(
+                network, held_out, grammar, settings, num_notes=num_notes
+            )
         points: list[Point] = []
         for setting, likelihood in zip(settings, likelihoods):
             point = _point(generator, setting, reference, num=num, seed=seed)
@@ -147,13 +162,14 @@ def draw_frontier(
         curves[id(generator)] = Curve(name=generator.name, points=tuple(points))
     arms = tuple(
         Arm(
-            run=name,
+            run=f"{name} guided" if after.guide else name,
             objective=run.config.refine.objective,
             steps=run.config.refine.steps,
             pretrained=curves[id(before)],
             refined=curves[id(after)],
         )
-        for run, name, before, after in zip(runs, names, pretrained, refined)
+        for run, name, before, *afters in zip(runs, names, pretrained, refined, guided)
+        for after in afters
         if after is not None
     )
     return Frontier(
@@ -230,6 +246,24 @@ def _generators(
     return pretrained, refined
 
 
+def _guided(
+    runs: Sequence[Run], refined: Sequence[Generator | None], guide: Guide, candidates: int
+) -> list[Generator | None]:
+    """The refined generators with their discriminators for guides; none for controls."""
+    found = [
+        replace(one, name=f"{one.name} guided ({guide})", guide=guide, candidates=candidates)
+        if one and run.config.refine.objective not in CONTROLS and guide_for(one.model, guide)
+        else None
+        for run, one in zip(runs, refined)
+    ]
+    if not any(found):
+        raise UserError(
+            f"--guide {guide}: no run has a discriminator that serves; particles need a causal "
+            "head, and cooperative and the controls have none to ask"
+        )
+    return found
+
+
 def _reference(store: Store) -> Reference:
     test = store.indices("test", limit=MAX_HELD_OUT).tolist()
     return Reference.of(
@@ -262,9 +296,13 @@ def _point(
 ) -> Point:
     """Draw and measure; each point has random numbers of its own, independent of all others'."""
     purpose = f"frontier {generator.digest} {setting!r}"
-    rows = generate_tokens(
-        generator.model, num=num, seed=seed_for(seed, purpose), **setting._asdict()
-    )
+    how: dict[str, Any] = {"num": num, "seed": seed_for(seed, purpose), **setting._asdict()}
+    if generator.guide:
+        rows = generate_guided(
+            generator.model, guide=generator.guide, candidates=generator.candidates, **how
+        ).tokens
+    else:
+        rows = generate_tokens(generator.model, **how)
     decode = generator.model.tokenizer.decode
     rng = np.random.default_rng(seed_for(seed, f"{purpose} resamples"))
     figures = measure([decode(row) for row in rows], rows, reference, rng=rng)
