@@ -202,7 +202,7 @@ def _distributions(evaluation: Evaluation, columns: Sequence[Column]) -> Figure:
         ]
         values = np.concatenate(sides)
         different, apart = np.unique(values), MIN_STEM_GAP * float(np.ptp(values))
-        if len(different) <= len(values) / 2 and (np.diff(different) >= apart).all():
+        if len(different) <= max(len(values) / 2, 1) and (np.diff(different) >= apart).all():
             _stems(axes, different, sides, colours)
         else:
             _densities(axes, column, sides, colours)

@@ -419,7 +419,12 @@ PRESETS: dict[str, RunConfig] = {
             steps=2, batch_size=4, max_length=96, discriminator_pretrain_steps=2, validate_every=1
         ),
         guard=GuardConfig(
-            likelihood_rise=10, entropy_drop=1, kl=10, self_bleu_rise=1, copied_rise=1, auc=1
+            likelihood_rise=10.0,
+            entropy_drop=1.0,
+            kl=10.0,
+            self_bleu_rise=1.0,
+            copied_rise=1.0,
+            auc=1.0,
         ),
         output=OutputConfig(log_every=1, num_samples=2, num_evaluated=4, guide_candidates=2),
     ),

@@ -58,8 +58,9 @@ class Generator:
 
     Attributes:
         name: For tables.
-        digest: Of its stage and weights; its random numbers follow from it, so that a point is the
-            same whatever else is measured beside it.
+        digest: Of its stage and weights, and of its guide; generators of one digest are the same,
+            and its random numbers follow from it, so that a point is the same whatever else is
+            measured beside it.
         guide: How its discriminator chooses, if it does.
         candidates: That it chooses from.
     """
@@ -138,14 +139,17 @@ def draw_frontier(
     names = _names(runs)
     pretrained, refined = _generators(runs, names, say=progress.say)
     guided = _guided(runs, refined, guide, candidates) if guide else [None] * len(runs)
-    generators = list({id(one): one for one in (*pretrained, *refined, *guided) if one}.values())
+    generators: dict[str, Generator] = {}
+    for one in (*pretrained, *refined, *guided):
+        if one is not None:
+            generators.setdefault(one.digest, one)
     reference = _reference(store)
     if len(reference.held_out) < FEW_HELD_OUT:
         progress.say(f"only {len(reference.held_out)} held-out pieces: quality rests on little")
     held_out = held_out_batches(store, "test")
     num_notes = sum(len(piece.notes) for piece in reference.held_out)
-    curves: dict[int, Curve] = {}
-    for generator in generators:
+    curves: dict[str, Curve] = {}
+    for generator in generators.values():
         network, grammar = generator.model.generator, reference.grammar
         likelihoods: Sequence[Likelihood | None] = [None] * len(settings)
         if not generator.guide:  # whose distribution nobody can write down
@@ -159,14 +163,14 @@ def draw_frontier(
             done = len(curves) * len(settings) + len(points)
             total = len(generators) * len(settings)
             progress.count(done, total, f"{generator.name}  {setting.label}")
-        curves[id(generator)] = Curve(name=generator.name, points=tuple(points))
+        curves[generator.digest] = Curve(name=generator.name, points=tuple(points))
     arms = tuple(
         Arm(
             run=f"{name} guided" if after.guide else name,
             objective=run.config.refine.objective,
             steps=run.config.refine.steps,
-            pretrained=curves[id(before)],
-            refined=curves[id(after)],
+            pretrained=curves[before.digest],
+            refined=curves[after.digest],
         )
         for run, name, before, *afters in zip(runs, names, pretrained, refined, guided)
         for after in afters
@@ -226,14 +230,12 @@ def _names(runs: Sequence[Run]) -> list[str]:
 def _generators(
     runs: Sequence[Run], names: Sequence[str], *, say: Say
 ) -> tuple[list[Generator], list[Generator | None]]:
-    """Of each run the pretrained and the refined generator, equal ones as one object."""
-    known: dict[str, Generator] = {}
+    """Of each run the pretrained and the refined generator."""
     pretrained: list[Generator] = []
     refined: list[Generator | None] = []
 
     def generator(stage: str, name: str, model: Model) -> Generator:
-        digest = _digest(stage, model)
-        return known.setdefault(digest, Generator(name=name, model=model, digest=digest))
+        return Generator(name=name, model=model, digest=_digest(stage, model.generator))
 
     for run, name in zip(runs, names):
         models = best_models(run, say=say)
@@ -250,8 +252,20 @@ def _guided(
     runs: Sequence[Run], refined: Sequence[Generator | None], guide: Guide, candidates: int
 ) -> list[Generator | None]:
     """The refined generators with their discriminators for guides; none for controls."""
+
+    def guided(one: Generator) -> Generator:
+        judge = one.model.discriminator
+        assert judge is not None  # for the guide serves
+        return replace(
+            one,
+            name=f"{one.name} guided ({guide})",
+            digest=_digest(f"{one.digest} {guide}", judge),
+            guide=guide,
+            candidates=candidates,
+        )
+
     found = [
-        replace(one, name=f"{one.name} guided ({guide})", guide=guide, candidates=candidates)
+        guided(one)
         if one and run.config.refine.objective not in CONTROLS and guide_for(one.model, guide)
         else None
         for run, one in zip(runs, refined)
@@ -284,9 +298,9 @@ def _real_music(store: Store, reference: Reference, *, num: int, seed: int) -> P
     )
 
 
-def _digest(stage: str, model: Model) -> str:
-    sha = hashlib.sha256(stage.encode())
-    for name, tensor in sorted(model.generator.state_dict().items()):
+def _digest(what: str, network: torch.nn.Module) -> str:
+    sha = hashlib.sha256(what.encode())
+    for name, tensor in sorted(network.state_dict().items()):
         sha.update(name.encode() + tensor.contiguous().numpy().tobytes())
     return sha.hexdigest()
 

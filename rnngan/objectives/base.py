@@ -68,7 +68,8 @@ class Round:
         fakes: Drawn from the generator as it is, at temperature 1; empty where none are wanted.
         logits: The discriminator's of those `(batch,)`, without a gradient; likewise.
         real: Excerpts of real music, one per update.
-        openings: Beginnings of real pieces, cut where samples are, and as many as those.
+        openings: Beginnings of real pieces, cut where samples are, and as many as those; others
+            than the discriminator learns from; empty where none are wanted.
     """
 
     step: int
@@ -85,11 +86,13 @@ class Objective(ABC):
     Attributes:
         plays: Whether a discriminator is trained along, and judges the samples.
         samples: Whether samples are wanted where none is.
+        openings: Whether beginnings of real pieces are wanted.
         from_reference: Whether samples are drawn from the frozen reference.
     """
 
     plays: ClassVar[bool] = True
     samples: ClassVar[bool] = False
+    openings: ClassVar[bool] = False
 
     def __init__(self, players: Players) -> None:
         self.players = players

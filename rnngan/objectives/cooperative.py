@@ -60,6 +60,7 @@ class Cooperative(Objective):
 
     plays = False
     samples = True
+    openings = True
     prefix_weight = 1.0
 
     def __init__(self, players: Players) -> None:

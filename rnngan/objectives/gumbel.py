@@ -60,6 +60,8 @@ from rnngan.objectives.policy_gradient import adapted_kl_weight, entropy, kl_div
 class Gumbel(Objective):
     """The discriminator's gradient runs through relaxed samples."""
 
+    openings = True
+
     def __init__(self, players: Players) -> None:
         """Begin with the KL weight of the settings.
 

@@ -188,13 +188,15 @@ class Refinement:
         reseed_torch(self.seed, STAGE, step)
         self.players.generator.eval()  # with dropout, who draws and who learns would differ
         log: dict[str, float] = {}
-        fakes, logits = Batch.empty(), torch.empty(0)
+        fakes, logits, openings = Batch.empty(), torch.empty(0), Batch.empty()
         if self.objective.plays or self.objective.samples:
             fakes = self.draw("fakes", step)
         sampled = time.monotonic()
         if self.objective.plays:
             logits, log = self.critic.judge(fakes, self.music.held_out)
             need_finite(**log)
+        if self.objective.openings:
+            openings = self.music.other_openings.batch(step)
         judged = time.monotonic()
         log |= self.objective.update(
             Round(
@@ -203,7 +205,7 @@ class Refinement:
                 fakes=fakes,
                 logits=logits,
                 real=self.music.excerpts_of(step),
-                openings=self.music.openings.batch(step),
+                openings=openings,
             )
         )
         learned = time.monotonic()
@@ -350,6 +352,7 @@ class Music:
 
     Attributes:
         openings: Beginnings of training pieces, for the discriminator.
+        other_openings: The same in another order, for objectives.
         held_out: Beginnings of validation pieces, to judge it by.
         validation: The same pieces whole, for the likelihood.
         held_out_pieces: The same as music.
@@ -359,13 +362,16 @@ class Music:
 
     def __init__(self, store: Store, run: Run) -> None:
         config, seed = run.config.refine, run.config.seed
-        self.openings = TrainingBatches(
-            store,
-            batch_size=config.batch_size,
-            max_length=config.max_length,
-            augmentation=Augmentation(),
-            seed=seed_for(seed, "openings"),
-            openings=True,
+        self.openings, self.other_openings = (
+            TrainingBatches(
+                store,
+                batch_size=config.batch_size,
+                max_length=config.max_length,
+                augmentation=Augmentation(),
+                seed=seed_for(seed, purpose),
+                openings=True,
+            )
+            for purpose in ("openings", "other openings")
         )
         self._updates = config.epochs * config.minibatches
         self._excerpts = TrainingBatches(

@@ -10,6 +10,8 @@ from rnngan.config import (
     PRESETS,
     DataConfig,
     GeneratorConfig,
+    GuardConfig,
+    OutputConfig,
     RefineConfig,
     RunConfig,
     changed,
@@ -34,6 +36,10 @@ NARROWER = {
     (DataConfig, "duration_factor"): st.floats(1, 4),
     (RefineConfig, "batch_size"): st.integers(4, 1000).map(lambda quarter: 4 * quarter),
     (RefineConfig, "minibatches"): st.sampled_from([1, 2, 4]),
+    (GeneratorConfig, "attention"): st.integers(0, 64).map(lambda quarter: 4 * quarter),
+    (GeneratorConfig, "attention_heads"): st.sampled_from([1, 2, 4]),
+    (GuardConfig, "auc"): st.floats(0.51, 1),
+    (OutputConfig, "guide_candidates"): st.integers(2, 256),
 }
 
 
