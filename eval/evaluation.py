@@ -46,6 +46,11 @@ FEW_PIECES = 20
 PAIR_PIECES = 200
 """Pieces a side, at most, for what compares pairs: its cost grows with their square."""
 PAIR_RESAMPLES = 100
+ROW_PIECES = 20_000
+"""Pieces a side, at most, that a row's intervals and tests rest on: they are drawn from larger
+sides, since the resamples of a hundred thousand pieces fill no laptop's memory."""
+WHOLE_PIECES = 2_000
+"""Likewise for figures of whole sets and the two-sample test, which compare all pairs."""
 CONTROL_PIECES = 100
 """Real pieces, at most, that are spoilt to show how metrics react."""
 CONTROL_RESAMPLES, CONTROL_PERMUTATIONS = 200, 999
@@ -313,29 +318,36 @@ def evaluate(
     left_out: list[str] = []
     for index, fake in enumerate(fakes):
         rng = np.random.default_rng((seed, index))
-        sizes = Sizes(
-            real=real.num_pieces,
-            fake=fake.num_pieces,
-            training=training.num_pieces if training else 0,
-        )
+        one, other = tables[real.name], tables[fake.name]
+        some, others = _some(one, ROW_PIECES, rng), _some(other, ROW_PIECES, rng)
+        third = _some(reference, ROW_PIECES, rng)
+        sizes = Sizes(real=len(some), fake=len(others), training=len(third))
         draws = _draw(rng, sizes, resamples, permutations)
         values = [
             Values(
-                real=tables[real.name][column.name],
-                fake=tables[fake.name][column.name],
-                training=reference.get(column.name),
+                real=one[column.name][some],
+                fake=other[column.name][others],
+                training=reference[column.name][third] if column.name in reference else None,
             )
             for column in columns
         ]
+        wholes = [
+            Sample([side.pieces[i] for i in part.tolist()], {n: t[part] for n, t in table.items()})
+            for side, table in ((real, one), (fake, other), (training, reference))
+            if side and side.pieces
+            for part in (_some(table, WHOLE_PIECES, rng),)
+        ]
 
-        def compare_as_wholes(fake: Side = fake) -> list[SetRow]:
+        def compare_as_wholes(
+            fake: Side = fake, wholes: Sequence[Sample] = tuple(wholes)
+        ) -> list[SetRow]:
             if not (with_music and set(VECTOR) <= set(names)):
                 return []
             return compare_sets(
                 fake.name,
-                Sample(real.pieces, tables[real.name]),
-                Sample(fake.pieces, tables[fake.name]),
-                Sample(training.pieces, reference) if training else None,
+                wholes[0],
+                wholes[1],
+                wholes[2] if training else None,
                 seed=seed,
                 resamples=resamples,
                 permutations=permutations,
@@ -351,15 +363,17 @@ def evaluate(
                 else:
                     set_rows += as_wholes.result()
         if views:
-            known = [tables[real.name], tables[fake.name], *([reference] if training else [])]
             try:
+                for side in (real, fake, *([training] if training else [])):
+                    side.need_pieces("the two-sample test")
                 told_apart[fake.name] = two_sample(
-                    real.need_pieces("the two-sample test"),
-                    fake.need_pieces("the two-sample test"),
-                    training=training.need_pieces("the two-sample test") if training else (),
+                    wholes[0].pieces,
+                    wholes[1].pieces,
+                    training=wholes[2].pieces if training else (),
                     views=views,
                     features={
-                        name: np.concatenate([table[name] for table in known]) for name in FEATURES
+                        name: np.concatenate([whole.table[name] for whole in wholes])
+                        for name in FEATURES
                     }
                     if set(FEATURES) <= set(names)
                     else None,
@@ -393,6 +407,14 @@ def evaluate(
         resamples=resamples,
         permutations=permutations,
     )
+
+
+def _some(table: Mapping[str, Floats], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Numbers of the pieces of a table, ascending, or of `most` of them drawn at random."""
+    num = len(next(iter(table.values()))) if table else 0
+    if num <= most:
+        return np.arange(num)
+    return np.sort(rng.choice(num, most, replace=False))
 
 
 def _measured(
@@ -745,6 +767,11 @@ def _warnings(
             yield (
                 f"{side.name} has only {side.num_pieces} pieces: below {FEW_PIECES}, no "
                 "difference seen does not mean that there is none"
+            )
+        if side.num_pieces > WHOLE_PIECES:
+            yield (
+                f"{side.name} has {side.num_pieces} pieces: rows rest on {ROW_PIECES} of them at "
+                f"most, figures of whole sets and classifiers on {WHOLE_PIECES}, drawn at random"
             )
         if side.rejects:
             files = len(side.rejects) + side.num_pieces

@@ -3,13 +3,16 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from rnngan.cli import main
 from rnngan.generate import find_model, generate_guided
 from rnngan.music.midi import read_midi
+from rnngan.training.checkpoint import model_bytes, read_model
 
 GUIDES = ("resample", "reject", "particles")
 QUICK = ["--num", "3", "--guide-candidates", "4", "--no-wav"]
@@ -196,25 +199,26 @@ def test_a_control_is_not_guided(frontier, trained, control):
     assert names == ["trained refined (leave-one-out) guided (resample)"] * 2
 
 
-def test_a_run_is_guided_by_its_own_discriminator(frontier, trained, control, tmp_path):
-    """Also where another run has the same generator, as after `--refine.steps 0`."""
-    bare = tmp_path / "bare"
-    shutil.copytree(control, bare)
-    drop_discriminator(bare / "checkpoints" / "refine-best.safetensors")
+def test_a_run_is_guided_by_its_own_discriminator(frontier, trained, tmp_path):
+    """Where another has the same generator, too, as after `--refine.steps 0`."""
+    bare, other = tmp_path / "bare", tmp_path / "other"
+    for run, sign in ((bare, 0), (other, -1)):
+        shutil.copytree(trained, run)
+        best = run / "checkpoints" / "refine-best.safetensors"
+        model = read_model(best)
+        with torch.no_grad():
+            model.discriminator.output.weight.mul_(sign)
+        judge = model.discriminator if sign else None
+        best.write_bytes(model_bytes(replace(model, discriminator=judge)))
     alone, beside = (
         frontier(name, *runs, "--guide", "resample")["curves"]
-        for name, runs in (("a", [trained]), ("b", [bare, trained]))
+        for name, runs in (("a", [trained]), ("b", [bare, other, trained]))
     )
-    name = "trained refined (leave-one-out) guided (resample)"
-    assert beside[name] == alone[name]
-
-
-def drop_discriminator(path):
-    from dataclasses import replace
-
-    from rnngan.training.checkpoint import model_bytes, read_model
-
-    path.write_bytes(model_bytes(replace(read_model(path), discriminator=None)))
+    ours, theirs = (
+        f"{name} refined (leave-one-out) guided (resample)" for name in ("trained", "other")
+    )
+    assert list(beside) == ["bare pretrained", "bare refined (leave-one-out)", theirs, ours]
+    assert beside[ours] == alone[ours] != beside[theirs]
 
 
 def test_controls_alone_cannot_be_guided(refused, control, trained, tmp_path):

@@ -73,9 +73,7 @@ class Tokens:
 def model(**config):
     judge = Oracle()
     judge.config = dataclasses.replace(Oracle.config, **config)
-    return Model(
-        generator=tiny_generator(), tokenizer=Tokens(), discriminator=judge, metrics={}
-    )
+    return Model(generator=tiny_generator(), tokenizer=Tokens(), discriminator=judge, metrics={})
 
 
 def draw(guide, num, candidates, seed=0, **options):

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from eval import evaluation
 from eval.copying import MIN_NOTES
 from eval.evaluation import COPIED_SHARE, LONGEST_RUN, Column, Figure, Row, Summary, evaluate
 from eval.features import select
@@ -287,3 +288,32 @@ def test_metrics_choose_the_rows():
 def test_bad_input(fakes, options, match):
     with pytest.raises(UserError, match=match):
         evaluate(side("real", 1), fakes, **{**QUICK, **options})
+
+
+def test_of_a_large_side_a_part_is_drawn():
+    rng = np.random.default_rng(0)
+    some = evaluation._some({"x": np.arange(30.0)}, 12, rng)
+    assert len(some) == 12 == len(set(some.tolist())) and (np.diff(some) > 0).all()
+    assert evaluation._some({"x": np.arange(5.0)}, 12, rng).tolist() == [0, 1, 2, 3, 4]
+    assert len(evaluation._some({}, 12, rng)) == 0
+
+
+def test_a_part_is_compared_and_that_is_said(monkeypatch):
+    monkeypatch.setattr(evaluation, "ROW_PIECES", 12)
+    monkeypatch.setattr(evaluation, "WHOLE_PIECES", 8)
+    rng = np.random.default_rng(0)
+
+    def side(name, num):
+        return Side(
+            name=name,
+            pieces=tuple(
+                Piece.from_rows([(12 * i, 12 * i + 12, int(p)) for i, p in enumerate(pitches)])
+                for pitches in rng.integers(50, 80, (num, 16))
+            ),
+        )
+
+    found = evaluate(side("real", 15), [side("fake", 14)], resamples=20, permutations=50)
+    assert {(row.real.count, row.fake.count) for row in found.rows if row.real.count} == {(12, 12)}
+    assert {(row.n_real, row.n_fake) for row in found.set_rows} == {(8, 8)}
+    assert sum("drawn at random" in warning for warning in found.warnings) == 2
+    assert len(found.tables["real"]["pitch_range"]) == 15

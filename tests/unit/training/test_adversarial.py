@@ -103,9 +103,7 @@ def test_only_a_pretrained_run_can_be_refined(new_run, store, progress_of):
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 30])
-def test_the_discriminator_enters_the_game_at_its_full_rate(
-    pretrained, store, progress_of, steps
-):
+def test_the_discriminator_enters_the_game_at_its_full_rate(pretrained, store, progress_of, steps):
     run = pretrained(discriminator_pretrain_steps=steps, steps=1)
     refine(run, store, progress=progress_of())
     optimizer = checkpoints_of(run).latest().state["critic"]["optimizer"]
