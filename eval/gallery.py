@@ -10,9 +10,7 @@ count as one. Histograms and what is copied have no part in it.
 
 from __future__ import annotations
 
-import io
 import math
-import wave
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias
@@ -24,7 +22,7 @@ from eval.evaluation import Evaluation, Table
 from eval.features import FEATURES
 from eval.pieces import Side
 from eval.resampling import Interval
-from rnngan.music.audio import synthesise
+from rnngan.music.audio import synthesise, wav_bytes
 from rnngan.music.piece import Piece
 
 Floats = NDArray[np.float64]
@@ -280,11 +278,4 @@ def sound_seconds(num_pieces: int) -> float:
 
 def sound(piece: Piece, seconds: float) -> bytes:
     """The beginning of a piece as a mono 16-bit WAV file."""
-    samples = synthesise(piece, SAMPLE_RATE, max_seconds=seconds)
-    file = io.BytesIO()
-    with wave.open(file, "wb") as wav:
-        wav.setnchannels(1)
-        wav.setsampwidth(2)
-        wav.setframerate(SAMPLE_RATE)
-        wav.writeframes(np.rint(samples * 32767).astype("<i2").tobytes())
-    return file.getvalue()
+    return wav_bytes(synthesise(piece, SAMPLE_RATE, max_seconds=seconds), SAMPLE_RATE)

@@ -8,6 +8,7 @@ runs each layer as one call; a piece that is alone goes through NumPy.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Literal
 
@@ -192,7 +193,7 @@ class _SingleAttention:
         return found.ravel()
 
 
-class _Several:
+class _Several(ABC):
     """Several pieces on torch; the subclasses say how a layer and a product are computed."""
 
     def __init__(self, generator: LSTMGenerator, dtype: torch.dtype) -> None:
@@ -230,13 +231,13 @@ class _Several:
             output = torch.cat([output[:, : self._size], context], dim=1)
         return self._output(output)
 
+    @abstractmethod
     def _layer(self, i: int, inputs: Tensor) -> Tensor:
         """One step of a layer, `(1, batch, hidden)`; its hidden and cell state move on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _linear(self, weight: Tensor, bias: Tensor) -> Linear:
         """The product with a weight, plus a bias."""
-        raise NotImplementedError
 
 
 class _Attention:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rnngan.generator.fast import FastStepper, Precision
 from rnngan.generator.lstm import LSTMGenerator
-from rnngan.generator.sampling import _BLOCK, _SHRINK, _Chooser
+from rnngan.generator.sampling import BLOCK, SHRINK, Chooser
 from rnngan.music.vocabulary import END, PAD, Grammar
 
 _ROWS = 1024
@@ -85,8 +85,8 @@ def completions(
     if tokens.shape[1] > max_length:
         raise ValueError(f"samples have {tokens.shape[1]} tokens, the numbers are for {max_length}")
     states = grammar.states_before(tokens.numpy(), lengths.numpy()).T
-    chooser = _Chooser(grammar, torch.from_numpy(states).long().flatten(), None, None, 0, 0, 1.0)
-    uniform = torch.tensor(draws.transpose(2, 0, 1) * _SHRINK, dtype=torch.float32)
+    chooser = Chooser(grammar, torch.from_numpy(states).long().flatten(), None, None, 0, 0, 1.0)
+    uniform = torch.tensor(draws.transpose(2, 0, 1) * SHRINK, dtype=torch.float32)
     with torch.inference_mode():
         walker = FastStepper(generator, batch_size=batch, precision=precision)
         runner = FastStepper(generator, batch_size=batch, precision=precision)
@@ -121,7 +121,7 @@ def completions(
 
 
 def _finish(
-    stepper: FastStepper, chooser: _Chooser, tokens: Tensor, uniform: Tensor, time: int
+    stepper: FastStepper, chooser: Chooser, tokens: Tensor, uniform: Tensor, time: int
 ) -> None:
     """Draw what stands from `time` on into `tokens` `(num, max_length)`.
 
@@ -139,7 +139,7 @@ def _finish(
             stepper.select(kept)
             chooser.select(kept)
         block = []
-        for numbers in uniform[time : time + _BLOCK, rows, None]:
+        for numbers in uniform[time : time + BLOCK, rows, None]:
             latest = chooser.draw(stepper.step(latest), numbers)
             block.append(latest)
         drawn = torch.stack(block, dim=1)

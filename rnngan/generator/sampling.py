@@ -18,10 +18,10 @@ from rnngan.music.vocabulary import END, PAD, START, Grammar
 
 _COLDEST = 1e-6
 """Below this temperature the likeliest token is certain, and logits would overflow."""
-_SHRINK = 1 - 2**-20
+SHRINK = 1 - 2**-20
 """Keeps a random number next to 1 below the end of a rounded distribution function, where it would
 fall to a token of no probability. Probabilities change by 1e-6 at most, as by rounding itself."""
-_BLOCK = 16
+BLOCK = 16
 """Tokens drawn before anyone looks which pieces have ended."""
 
 
@@ -122,7 +122,7 @@ def sample(
             )
 
     device = generator.output.weight.device
-    numbers = torch.tensor(draws.T[..., None] * _SHRINK, dtype=torch.float32, device=device)
+    numbers = torch.tensor(draws.T[..., None] * SHRINK, dtype=torch.float32, device=device)
     # Made outside of inference mode, so that the samples may be trained on.
     tokens = torch.full((num, max_length), PAD, device=device)
     tokens[:, : len(prefix)] = torch.tensor(prefix, device=device)
@@ -132,13 +132,13 @@ def sample(
             stepper.step(tokens[:, time])
         rows = torch.arange(num, device=device)
         states = torch.full_like(rows, state)
-        chooser = _Chooser(grammar, states, bar, num_bars, num_open, top_k, top_p)
+        chooser = Chooser(grammar, states, bar, num_bars, num_open, top_k, top_p)
         latest = tokens[:, len(prefix) - 1]
         ended = torch.zeros_like(rows, dtype=torch.bool)
         time = len(prefix)
         while len(rows) and time < max_length:
             block = []
-            for number in numbers[time : time + _BLOCK].index_select(1, rows):
+            for number in numbers[time : time + BLOCK].index_select(1, rows):
                 logits = stepper.step(latest)
                 if temperature != 1:
                     logits.div_(max(temperature, _COLDEST))
@@ -249,7 +249,7 @@ def _after_prefix(grammar: Grammar, prefix: Sequence[int], bar: int | None) -> t
     return state, sum(token == bar for token in prefix)
 
 
-class _Chooser:
+class Chooser:
     """Draws by inverting the distribution function, and follows the grammar's state.
 
     A device that sums in parallel can round the distribution function upwards at a token that has

@@ -160,13 +160,18 @@ def render_wav(
         samples = synthesise(piece, sample_rate)
     else:
         samples = _play_soundfont(piece, sample_rate, soundfont)
+    write_atomically(path, wav_bytes(samples, sample_rate))
+
+
+def wav_bytes(samples: Samples, sample_rate: int) -> bytes:
+    """Samples from -1 to 1 as a mono 16-bit WAV file."""
     file = io.BytesIO()
     with wave.open(file, "wb") as wav:
         wav.setnchannels(1)
         wav.setsampwidth(2)
         wav.setframerate(sample_rate)
         wav.writeframes(np.rint(samples * 32767).astype("<i2").tobytes())
-    write_atomically(path, file.getvalue())
+    return file.getvalue()
 
 
 def synthesise(

@@ -202,7 +202,6 @@ class Critic:
                         waited += 1
                     if waited == _PATIENCE:
                         break
-        self.set_rate(self.config.discriminator_learning_rate)
         self.discriminator.load_state_dict(best)
         self.calibrate(unseen, held_out)
         _, figures = self.judge(fakes(total + 1), held_out)

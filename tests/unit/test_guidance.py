@@ -113,7 +113,7 @@ def test_what_is_chosen_has_the_density_of_real_music(guide, candidates, num):
 
 def test_so_have_particles_that_know_all_beginnings(monkeypatch):
     """False alarm in 1 of 10,000; after every token it is asked who goes on."""
-    monkeypatch.setattr(sampling, "_BLOCK", 1)
+    monkeypatch.setattr(sampling, "BLOCK", 1)
     found = draw("particles", 500, 16)
     assert p_value(found, TARGET) > 1e-4
     assert p_value(found, PROBS) < 1e-4
