@@ -121,24 +121,17 @@ def train_adversarial(run: Run, store: Store, *, resume: bool) -> None:
 
 def write_samples(run: Run) -> None:
     """MIDI and sound of the run's last stage, guided by its discriminator if it has one."""
-    from rnngan.generate import find_model, generate, generate_guided, guide_for, write_music
+    from rnngan.generate import find_model, generate, guide_for, write_music
 
     output, model = run.config.output, find_model(run.folder)
-    guide = guide_for(model, output.guide)
-    if guide is None:
-        pieces = generate(
-            model, num=output.num_samples, seed=run.config.seed, temperature=output.temperature
-        )
-    else:
-        guided = generate_guided(
-            model,
-            num=output.num_samples,
-            seed=run.config.seed,
-            guide=guide,
-            candidates=output.guide_candidates,
-            temperature=output.temperature,
-        )
-        pieces = [model.tokenizer.decode(row) for row in guided.tokens]
+    pieces = generate(
+        model,
+        guide=guide_for(model, output.guide),
+        candidates=output.guide_candidates,
+        num=output.num_samples,
+        seed=run.config.seed,
+        temperature=output.temperature,
+    )
     write_music(pieces, run.folder / "samples")
 
 

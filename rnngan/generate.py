@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -47,27 +47,13 @@ def _ignore(_: str) -> None:
 
 
 def generate(
-    model: Model,
-    *,
-    num: int,
-    seed: int,
-    bars: int | None = None,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    max_tokens: int = MAX_TOKENS,
+    model: Model, *, guide: Guide | None = None, candidates: int = 16, **how: Any
 ) -> list[Piece]:
-    """Pieces drawn from a model, see `generate_tokens`."""
-    rows = generate_tokens(
-        model,
-        num=num,
-        seed=seed,
-        bars=bars,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        max_tokens=max_tokens,
-    )
+    """Pieces drawn from a model: see `generate_tokens`, and with a guide `generate_guided`."""
+    if guide is None:
+        rows = generate_tokens(model, **how)
+    else:
+        rows = generate_guided(model, guide=guide, candidates=candidates, **how).tokens
     return [model.tokenizer.decode(row) for row in rows]
 
 

@@ -39,6 +39,7 @@ from rnngan.errors import UserError
 from rnngan.generator.sampling import Samples, sample, uniforms
 from rnngan.music.vocabulary import Tokens
 from rnngan.objectives.base import piece_logits
+from rnngan.objectives.importance import systematic_resample
 from rnngan.training.checkpoint import Model
 
 Guide = Literal["resample", "reject", "particles"]
@@ -287,16 +288,6 @@ def effective_number(weights: Floats) -> Floats:
     return np.asarray(1 / (weights**2).sum(axis=-1))
 
 
-def systematic(weights: Floats, number: float) -> npt.NDArray[np.int64]:
-    """Which candidate each place goes to, ascending `(candidates,)`; weights sum to 1.
-
-    One number in [0, 1) decides for all places, and each candidate gets its expected number of
-    copies, rounded up or down (systematic resampling; Kitagawa 1996).
-    """
-    places = (np.arange(len(weights)) + number) / len(weights)
-    return np.minimum(np.searchsorted(weights.cumsum(), places, side="right"), len(weights) - 1)
-
-
 class ParticleFilter:
     """Lets candidates of little promise give way to copies of the others, group by group.
 
@@ -329,7 +320,11 @@ class ParticleFilter:
         ancestors = np.tile(np.arange(self.candidates), (len(now), 1))
         poor = effective_number(weights) < self.candidates / 2
         for group in np.flatnonzero(poor):
-            ancestors[group] = systematic(weights[group], self.numbers[group, self.calls])
+            ancestors[group] = systematic_resample(
+                torch.from_numpy(weights[group]),
+                self.candidates,
+                place=float(self.numbers[group, self.calls]),
+            ).numpy()
             self.counted[group] = now[group, ancestors[group]]
         self.calls += 1
         if not poor.any():

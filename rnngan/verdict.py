@@ -15,7 +15,8 @@ from eval.wording import summary
 from rnngan.config import RunConfig
 from rnngan.data.batches import MAX_HELD_OUT
 from rnngan.data.store import Store
-from rnngan.generate import generate, generate_guided, guide_for
+from rnngan.generate import generate, guide_for
+from rnngan.guidance import Guide
 from rnngan.progress import Say
 from rnngan.training.baselines import report_likelihoods
 from rnngan.training.checkpoint import Checkpoints, Model
@@ -37,29 +38,23 @@ def best_models(run: Run, *, say: Say) -> dict[str, Model]:
 
 def generated_sides(models: dict[str, Model], config: RunConfig) -> list[Side]:
     """The same number of pieces of every model, drawn with the same seed; the last guided, too."""
-    output, seed = config.output, seed_for(config.seed, "evaluation")
-    sides = [
-        Side(
-            name=name,
-            pieces=tuple(
-                generate(model, num=output.num_evaluated, seed=seed, temperature=output.temperature)
-            ),
-        )
-        for name, model in models.items()
-    ]
-    model = list(models.values())[-1]
-    guide = guide_for(model, output.guide)
-    if guide is not None:
-        guided = generate_guided(
+    output = config.output
+
+    def side(name: str, model: Model, guide: Guide | None = None) -> Side:
+        pieces = generate(
             model,
-            num=output.num_evaluated,
-            seed=seed,
             guide=guide,
             candidates=output.guide_candidates,
+            num=output.num_evaluated,
+            seed=seed_for(config.seed, "evaluation"),
             temperature=output.temperature,
         )
-        pieces = tuple(model.tokenizer.decode(row) for row in guided.tokens)
-        sides.append(Side(name=f"{list(models)[-1]} and guided", pieces=pieces))
+        return Side(name=name, pieces=tuple(pieces))
+
+    sides = [side(name, model) for name, model in models.items()]
+    name, model = list(models.items())[-1]
+    if guide := guide_for(model, output.guide):
+        sides.append(side(f"{name} and guided", model, guide))
     return sides
 
 

@@ -15,8 +15,8 @@ from rnngan.guidance import (
     effective_number,
     guided,
     normalised,
-    systematic,
 )
+from rnngan.objectives.importance import systematic_resample
 from rnngan.training.checkpoint import Model
 
 sys.path.append(str(Path(__file__).parent / "objectives"))
@@ -154,6 +154,10 @@ def test_effective_number_by_hand():
 def test_normalised_weights_of_steep_logarithms():
     assert normalised(np.array([1000.0, 1000 + np.log(3)])).tolist() == pytest.approx([0.25, 0.75])
     assert normalised(np.array([-2000.0, 0.0])).tolist() == [0, 1]
+
+
+def systematic(weights, number):
+    return systematic_resample(torch.from_numpy(weights), len(weights), place=number)
 
 
 def test_systematic_resampling_by_hand():
