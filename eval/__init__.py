@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     """A side, the path of one, or pieces."""
 
 
+MEASURING = {"seed", "cache", "workers", "track"}
+"""Options that also matter where sides are read."""
+
+
 def evaluate(
     real: Music, *fakes: Music, training: Music | None = None, **options: Any
 ) -> Evaluation:
@@ -30,13 +34,23 @@ def evaluate(
         options: See `eval.evaluation.evaluate`.
 
     Raises:
-        UserError: As there, and as `eval.pieces.load_side`.
+        UserError: As there, and as `eval.cache.load_side`.
     """
+    from eval.evaluation import TRAINING_PIECES
     from eval.evaluation import evaluate as compare
+    from eval.features import FEATURES
 
-    sides = [_side(music, name) for music, name in zip(fakes, _names(len(fakes)))]
-    learnt = None if training is None else _side(training, "training", split="train")
-    return compare(_side(real, "real"), sides, training=learnt, **options)
+    measuring = {key: options[key] for key in MEASURING & options.keys()}
+    measuring["names"] = options.get("metrics") or list(FEATURES)
+
+    def side(music: Music, name: str, **where: Any) -> Side:
+        return _side(music, name, **measuring, **where)
+
+    sides = [side(music, name) for music, name in zip(fakes, _names(len(fakes)))]
+    learnt = None
+    if training is not None:
+        learnt = side(training, "training", split="train", keep=TRAINING_PIECES)
+    return compare(side(real, "real"), sides, training=learnt, **options)
 
 
 def _names(count: int) -> list[str]:
@@ -44,7 +58,8 @@ def _names(count: int) -> list[str]:
 
 
 def _side(music: Music, name: str, **where: Any) -> Side:
-    from eval.pieces import Side, load_side
+    from eval.cache import load_side
+    from eval.pieces import Side
 
     if isinstance(music, Side):
         return music

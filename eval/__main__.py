@@ -11,6 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -110,11 +111,11 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     from rich.console import Console
 
-    from eval.cache import cache_folder
+    from eval.cache import cache_folder, load_side
     from eval.conditions import Condition
-    from eval.evaluation import evaluate
-    from eval.features import select
-    from eval.pieces import corpus_of, load_side
+    from eval.evaluation import TRAINING_PIECES, evaluate
+    from eval.features import FEATURES, select
+    from eval.pieces import corpus_of
     from eval.report import make_folder, terminal_sets, terminal_table, write_report
     from eval.statistics import save_statistics
     from eval.wording import summary
@@ -128,23 +129,28 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     progress = Console(stderr=True)
     track = _bar(progress) if progress.is_terminal else _lines
 
-    def load(path: Path) -> Side:
-        return load_side(path, limit=arguments.limit, track=track)
-
-    real = load(arguments.real)
-    training_path = arguments.training or corpus_of(arguments.real)
-    training = (
-        load_side(training_path, split="train", track=track) if training_path is not None else None
+    cache = None if arguments.no_cache else cache_folder()
+    load = partial(
+        load_side,
+        names=list(FEATURES) if metrics is None else metrics,
+        seed=arguments.seed,
+        cache=cache,
+        workers=arguments.workers,
+        track=track,
     )
-    sides = _named_apart([real, *(load(_samples(path)) for path in arguments.fakes)])
+    real = load(arguments.real, limit=arguments.limit)
+    training_path = arguments.training or corpus_of(arguments.real)
+    training = load(training_path, split="train", keep=TRAINING_PIECES) if training_path else None
+    fakes = [load(_samples(path), limit=arguments.limit) for path in arguments.fakes]
+    sides = _named_apart([real, *fakes])
     evaluation = evaluate(
         sides[0],
         sides[1:],
         training=training,
         metrics=metrics,
         views=views if metrics is None else (),
-        controls=not (arguments.no_controls or sides[0].statistics),
-        cache=None if arguments.no_cache else cache_folder(),
+        controls=bool(sides[0].pieces) and not arguments.no_controls,
+        cache=cache,
         workers=arguments.workers,
         seed=arguments.seed,
         resamples=arguments.resamples,
@@ -153,12 +159,14 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     )
     written = write_report(evaluation, arguments.out, command=shlex.join(["eval", *argv]))
     if arguments.save_stats:
+        measured = evaluation.real.statistics
+        assert measured
         save_statistics(
             arguments.save_stats,
             sides[0].name,
-            evaluation.tables[sides[0].name],
-            titles=[sides[0].title(i) for i in range(sides[0].num_pieces)],
-            piece_hashes=sides[0].piece_hashes,
+            measured.table,
+            titles=measured.titles,
+            piece_hashes=measured.piece_hashes,
             rejects=sides[0].rejects,
         )
         written.append(arguments.save_stats)

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import heapq
 import os
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -25,27 +27,42 @@ import numpy as np
 
 from eval.features import FEATURES, features_of
 from eval.pieces import (
+    Draw,
     Job,
     Side,
     Split,
     Track,
+    check_enough,
     check_left,
     check_limit,
     find,
     in_workers,
+    is_statistics,
     outcomes_of,
     piece_hash,
     silently,
     spread,
 )
-from eval.statistics import FeatureTable, Rows, Statistics, bins_of, printable, row_dtype
+from eval.statistics import (
+    FeatureTable,
+    Rows,
+    Statistics,
+    bins_of,
+    load_statistics,
+    printable,
+    row_dtype,
+)
 from rnngan.errors import Reject, UserError
 from rnngan.music.piece import Piece
 
 if TYPE_CHECKING:
     from rnngan.data.workers import Lost, Mark
 
-PIECES_PER_JOB = 32
+PIECES_PER_JOB = 128
+"""Fewer are measured sooner than a process starts."""
+WHOLE_PIECES = 2_000
+"""Pieces of a side, at most, whose music stays in memory: what figures of whole sets, classifiers,
+copying, pictures and sound need. A laptop has no room for that of a hundred thousand."""
 
 _MAGIC = b"\x93rf1"
 _HEAD = struct.Struct("<4sII")
@@ -224,50 +241,68 @@ def measured(
     return FeatureTable(rows)
 
 
-def measure_side(
+def load_side(
     path: Path,
     names: Sequence[str],
     *,
     limit: int | None = None,
     split: Split = "test",
+    keep: int = WHOLE_PIECES,
+    seed: int = 0,
     cache: Path | None = None,
     workers: int | None = None,
     track: Track = silently,
 ) -> Side:
-    """A side measured while it is read: no piece stays in memory, however many there are.
+    """The side that a path stands for, measured while it is read, however many pieces there are.
 
     Args:
-        path: As `eval.pieces.load_side` takes it, but for statistics.
-        names: Features, as `eval.features.select` returns them.
-        limit: See `load_side`, as for the next.
-        split: Likewise.
+        path: A folder of music (searched with its subfolders and the archives in them), a zip or
+            tar archive of it, a MIDI, ABC or MusicXML file, a text file with one path a line (from
+            the text file's own folder), a prepared corpus, a run, which stands for its corpus, or
+            statistics (`.npz`).
+        names: Features, as `eval.features.select` returns them; of statistics all are there.
+        limit: At most so many pieces, evenly spread over their order by name.
+        split: Part of a prepared corpus.
+        keep: The music of at most so many pieces stays in memory, see `Side.drawn`.
+        seed: Of that draw.
         cache: See `cache_folder`; None for none.
         workers: Processes that read and measure; as many as there are processors by default.
         track: Shows the progress.
 
-    Returns:
-        A side with statistics instead of pieces.
-
     Raises:
-        UserError: As `load_side`.
+        UserError: There is nothing there, no music in it, all of it was refused, or fewer than
+            two pieces are left.
     """
     check_limit(limit)
+    if is_statistics(path):
+        return _side_of_statistics(path, limit)
     values, titles, digests = bytearray(), list[str](), list[str]()
+    draw, nearest = Draw(seed), list[tuple[int, int, Piece]]()
     with find(path, split=split, limit=limit) as found:
         rejects = list(found.rejects)
         jobs = [MeasureJob(tuple(names), cache, source=job) for job in found.jobs]
-        label = f"measuring {found.name}"
+        label = f"reading {found.name}"
         for job in in_workers(_measure, jobs, workers=workers, track=track, label=label):
+            for number, (digest, piece) in enumerate(zip(job.digests, job.pieces), len(digests)):
+                # A heap of the lowest places: its first entry is the next to go.
+                entry = -draw.place(digest), -number, piece
+                (heapq.heappush if len(nearest) < keep else heapq.heappushpop)(nearest, entry)
             values += job.rows.tobytes()
-            titles += job.titles
+            titles += [
+                title or f"{found.name}, piece {number}"
+                for number, title in enumerate(job.titles, len(titles) + 1)
+            ]
             digests += job.digests
             rejects += job.rejects
     check_left(len(titles), rejects, path)
     dtype = row_dtype(bins_of(names))
     rows = np.frombuffer(values, dtype) if names else np.zeros(len(titles), dtype)
     chosen = spread(range(len(titles)), limit)
+    music = {-number: piece for _, number, piece in nearest}
+    kept = [i for i, number in enumerate(chosen) if number in music]
     return Side(
         name=found.name,
+        pieces=tuple(music[chosen[i]] for i in kept),
         path=printable(str(path)),
         rejects=tuple(rejects),
         statistics=Statistics(
@@ -275,7 +310,58 @@ def measure_side(
             titles=tuple(titles[i] for i in chosen),
             piece_hashes=tuple(digests[i] for i in chosen),
         ),
+        kept=tuple(kept),
     )
+
+
+def _side_of_statistics(path: Path, limit: int | None) -> Side:
+    if limit is not None:
+        raise UserError(f"limit cannot pick pieces out of statistics, as {path} holds")
+    name, statistics, rejects = load_statistics(path)
+    side = Side(name=name, path=printable(str(path)), rejects=rejects, statistics=statistics)
+    check_enough(side.num_pieces, str(path))
+    return side
+
+
+def measured_side(
+    side: Side,
+    names: Sequence[str],
+    *,
+    keep: int = WHOLE_PIECES,
+    seed: int = 0,
+    cache: Path | None = None,
+    workers: int | None = None,
+    track: Track = silently,
+) -> Side:
+    """A side with its statistics, and the music of no more pieces than must stay in memory.
+
+    Args:
+        side: Measured already, or in memory.
+        names: Features, as `eval.features.select` returns them.
+        keep: See `load_side`, as for the others.
+        seed: Likewise.
+        cache: Likewise.
+        workers: Likewise.
+        track: Likewise.
+
+    Raises:
+        UserError: Its statistics lack a feature, or a piece cannot be measured.
+    """
+    if side.statistics:
+        side.statistics.table.check(names, f"what is known of {side.name}")
+    else:
+        table = measured(
+            side.pieces,
+            names,
+            cache=cache,
+            workers=workers,
+            track=track,
+            label=f"measuring {side.name}",
+        )
+        titles = tuple(side.title(i) for i in range(len(side.pieces)))
+        statistics = Statistics(table=table, titles=titles, piece_hashes=side.piece_hashes)
+        side = replace(side, statistics=statistics)
+    return side.thinned(keep, seed)
 
 
 class MeasureJob(NamedTuple):
@@ -293,9 +379,13 @@ class MeasureJob(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Rows of the pieces of a job, what they are called, and their hashes; and what was refused."""
+    """What a job found: of each piece the row, itself, its title and hash; and what was refused.
+
+    Pieces that came with the job do not come back; a title is empty where nothing told it.
+    """
 
     rows: Rows
+    pieces: list[Piece]
     titles: list[str]
     digests: list[str]
     rejects: list[Reject]
@@ -305,7 +395,7 @@ def _measure(job: MeasureJob, lost: Lost, mark: Mark) -> Measured:
     """Carry out a `MeasureJob`; see `rnngan.data.workers.Team.results`."""
     cache = _opened(job.cache, job.names)
     rows = [np.zeros(0, cache.dtype)]
-    found = Measured(rows[0], [], [], [])
+    found = Measured(rows[0], [], [], [], [])
     new: list[tuple[str, Rows, list[str]]] = []
     items = outcomes_of(job.source, lost, mark) if job.source else ([one] for one in job.pieces)
     for i, item in enumerate(items):
@@ -313,10 +403,12 @@ def _measure(job: MeasureJob, lost: Lost, mark: Mark) -> Measured:
             found.rejects.append(item)
             continue
         for piece in item:
-            title = piece.tags.get("source", f"piece {i + 1}")
+            title = piece.tags.get("source", "")
             if i in lost:
                 found.rejects.append(
-                    Reject(title, lost[i], "its features crashed or took too long")
+                    Reject(
+                        title or f"piece {i + 1}", lost[i], "its features crashed or took too long"
+                    )
                 )
                 continue
             mark(i)  # each of the tunes of a file has its own time
@@ -328,6 +420,8 @@ def _measure(job: MeasureJob, lost: Lost, mark: Mark) -> Measured:
                     row[name] = value
                 new.append((digest, row, missing))
             rows.append(row)
+            if job.source:
+                found.pieces.append(piece)
             found.titles.append(title)
             found.digests.append(digest)
     cache.add(new)

@@ -12,30 +12,31 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval import distances, resampling
-from eval.cache import measured
+from eval.cache import WHOLE_PIECES, measured, measured_side
 from eval.controls import controls_of
 from eval.copying import MIN_NOTES, Nearest, Run, copied_share, longest_runs, nearest_pieces
 from eval.features import FEATURES
 from eval.pieces import Side, Track, silently
 from eval.resampling import Counts, Interval, PairDraw
-from eval.setwise import VECTOR, Sample, SetRow, compare_sets
+from eval.setwise import SET_METRICS, VECTOR, Sample, SetRow, compare_sets
+from eval.statistics import FeatureTable
 from eval.twosample import TwoSample, View, two_sample
 from rnngan.errors import UserError
-from rnngan.music.piece import Piece
 
 Floats = NDArray[np.float64]
-Table: TypeAlias = dict[str, Floats]
+Table: TypeAlias = Mapping[str, Floats]
 """Each feature over the pieces of a side: `(pieces,)` or, for histograms, `(pieces, bins)`."""
+Found = TypeVar("Found", Run, Nearest)
 Verdict = Literal[
     "higher", "lower", "wider", "narrower", "differs", "no difference seen", "too few", "undefined"
 ]
@@ -46,11 +47,13 @@ FEW_PIECES = 20
 PAIR_PIECES = 200
 """Pieces a side, at most, for what compares pairs: its cost grows with their square."""
 PAIR_RESAMPLES = 100
-ROW_PIECES = 20_000
+ROW_PIECES = 5_000
 """Pieces a side, at most, that a row's intervals and tests rest on: they are drawn from larger
-sides, since the resamples of a hundred thousand pieces fill no laptop's memory."""
-WHOLE_PIECES = 2_000
-"""Likewise for figures of whole sets and the two-sample test, which compare all pairs."""
+sides, since the resamples of a hundred thousand pieces fit into no laptop."""
+TRAINING_PIECES = 10_000
+"""Of the training set, at most, that copies are looked for in."""
+NEAREST_PIECES = 2_000
+"""Of those, at most, among which the nearest is looked for."""
 CONTROL_PIECES = 100
 """Real pieces, at most, that are spoilt to show how metrics react."""
 CONTROL_RESAMPLES, CONTROL_PERMUTATIONS = 200, 999
@@ -180,7 +183,7 @@ class Copying:
     Attributes:
         share: Of the pieces with `MIN_NOTES` notes or more, those that copy so many in a row.
         interval: Its 95 % interval (Wilson).
-        runs: The longest run of each piece.
+        runs: The longest run of each of the side's pieces in memory.
         nearest: The training piece nearest to each.
     """
 
@@ -191,7 +194,7 @@ class Copying:
     nearest: tuple[Nearest, ...]
 
     def worst(self, count: int) -> list[int]:
-        """Numbers of the pieces with the longest runs, longest first."""
+        """Places in `runs` of the longest, longest first."""
         order = sorted(range(len(self.runs)), key=lambda i: -self.runs[i].num_notes)
         return [i for i in order[:count] if self.runs[i].num_notes]
 
@@ -201,7 +204,8 @@ class Evaluation:
     """What a report tells.
 
     Attributes:
-        tables: Values of every piece, by the name of the side.
+        tables: Values of every piece, by the name of the side; of copying NaN where a piece is not
+            in memory.
         rows: One per feature and generated side.
         set_rows: The generated sides as wholes.
         two_sample: By the name of the generated side, what classifiers of each view say.
@@ -215,7 +219,7 @@ class Evaluation:
     real: Side
     fakes: tuple[Side, ...]
     training: Side | None
-    tables: dict[str, Table]
+    tables: Mapping[str, Table]
     rows: tuple[Row, ...]
     set_rows: tuple[SetRow, ...]
     two_sample: dict[str, tuple[TwoSample, ...]]
@@ -261,6 +265,7 @@ def evaluate(
     *,
     training: Side | None = None,
     metrics: Sequence[str] | None = None,
+    set_metrics: Collection[str] = tuple(SET_METRICS),
     views: Sequence[View] = (),
     controls: bool = False,
     seed: int = 0,
@@ -277,11 +282,12 @@ def evaluate(
         fakes: Generated sides.
         training: What the generator learnt from. With it copying is measured, and real against
             real means training pieces against the real side; without it, parts of the real side.
-        metrics: Feature names as `eval.features.select` returns them; all by default, and then the
-            sides are also compared as wholes.
+        metrics: Feature names as `eval.features.select` returns them; all by default. With those of
+            `eval.setwise.VECTOR` the sides are also compared as wholes.
+        set_metrics: By these of `eval.setwise.SET_METRICS`.
         views: What classifiers see that are to tell generated from real pieces.
         controls: Show how the metrics react to real music that was spoilt.
-        seed: Of all resampling.
+        seed: Of all resampling, and of the pieces that large sides are judged by.
         resamples: Of the bootstrap, and of the band.
         permutations: Of the test.
         cache: Folder of features measured before; see `eval.cache.cache_folder`.
@@ -292,23 +298,26 @@ def evaluate(
         UserError: No generated side, a side of fewer than two pieces, two sides of one name, or a
             count that is not positive.
     """
-    sides = (real, *fakes)
-    _check(sides, training, resamples=resamples, permutations=permutations)
+    _check((real, *fakes), training, resamples=resamples, permutations=permutations)
     columns = [
         Column(f.name, f.group, f.unit, f.kind, f.bins, f.positions)
         for f in (FEATURES[name] for name in (FEATURES if metrics is None else metrics))
     ]
     names = [column.name for column in columns]
 
-    def measure(side: Side) -> Table:
-        return dict(_measured(side, names, cache=cache, workers=workers, track=track))
+    def measure(side: Side, keep: int) -> Side:
+        return measured_side(
+            side, names, keep=keep, seed=seed, cache=cache, workers=workers, track=track
+        )
 
-    tables = {side.name: measure(side) for side in sides}
-    reference = measure(training) if training else {}
-    with_music = not any(side.statistics for side in (*sides, *([training] if training else [])))
-    copying = _copying(sides, training, track) if training and with_music else ()
+    real, *fakes = sides = [measure(side, WHOLE_PIECES) for side in (real, *fakes)]
+    training = training and measure(training, TRAINING_PIECES)
+    with_music = all(side.pieces for side in (*sides, *([training] if training else [])))
+    copying = _copying(sides, training, seed, track) if training and with_music else ()
+    tables = {side.name: _table(side) for side in sides}
     for part in copying:
-        tables[part.side.name] |= _copying_columns(part.runs)
+        known = tables[part.side.name]
+        tables[part.side.name] = FeatureTable(known.rows, known.stale, _copying_columns(part))
     if copying:
         columns += [LONGEST_RUN, COPIED_SHARE]
 
@@ -318,25 +327,26 @@ def evaluate(
     left_out: list[str] = []
     for index, fake in enumerate(fakes):
         rng = np.random.default_rng((seed, index))
-        one, other = tables[real.name], tables[fake.name]
-        some, others = _some(one, ROW_PIECES, rng), _some(other, ROW_PIECES, rng)
-        third = _some(reference, ROW_PIECES, rng)
-        sizes = Sizes(real=len(some), fake=len(others), training=len(third))
+        three = [
+            (real, tables[real.name]),
+            (fake, tables[fake.name]),
+            *([(training, _table(training))] if training else []),
+        ]
+        drawn = [table.of(side.drawn(ROW_PIECES, seed)) for side, table in three]
+        first, second, *third = (len(table.rows) for table in drawn)
+        sizes = Sizes(real=first, fake=second, training=sum(third))
         draws = _draw(rng, sizes, resamples, permutations)
-        values = [
-            Values(
-                real=one[column.name][some],
-                fake=other[column.name][others],
-                training=reference[column.name][third] if column.name in reference else None,
-            )
-            for column in columns
-        ]
         wholes = [
-            Sample([side.pieces[i] for i in part.tolist()], {n: t[part] for n, t in table.items()})
-            for side, table in ((real, one), (fake, other), (training, reference))
-            if side and side.pieces
-            for part in (_some(table, WHOLE_PIECES, rng),)
+            Sample([side.music[i] for i in part.tolist()], dict(table.of(part)))
+            for side, table in three
+            if side.pieces
+            for part in (side.drawn(WHOLE_PIECES, seed),)
         ]
+
+        def values_of(column: Column, drawn: Sequence[FeatureTable] = tuple(drawn)) -> Values:
+            first, second, *third = drawn
+            learnt = third[0].get(column.name) if third else None
+            return Values(first[column.name], second[column.name], learnt)
 
         def compare_as_wholes(
             fake: Side = fake, wholes: Sequence[Sample] = tuple(wholes)
@@ -348,6 +358,7 @@ def evaluate(
                 wholes[0],
                 wholes[1],
                 wholes[2] if training else None,
+                names=set_metrics,
                 seed=seed,
                 resamples=resamples,
                 permutations=permutations,
@@ -356,7 +367,7 @@ def evaluate(
         # In threads: numpy lets others work while it computes. What takes longest begins first.
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
             as_wholes = pool.submit(compare_as_wholes)
-            compared = _compare_all(pool, fake.name, columns, values, draws)
+            compared = _compare_all(pool, fake.name, columns, values_of, draws)
             for step in track(range(len(columns) + 1), f"comparing {fake.name}"):
                 if step < len(columns):
                     rows.append(next(compared))
@@ -364,7 +375,7 @@ def evaluate(
                     set_rows += as_wholes.result()
         if views:
             try:
-                for side in (real, fake, *([training] if training else [])):
+                for side, _ in three:
                     side.need_pieces("the two-sample test")
                 told_apart[fake.name] = two_sample(
                     wholes[0].pieces,
@@ -395,7 +406,11 @@ def evaluate(
         rows=tuple(rows),
         set_rows=tuple(set_rows),
         two_sample=told_apart,
-        controls=_controls(real, names, columns, seed, measure, workers) if controls else {},
+        controls=_controls(
+            real, columns[: len(names)], seed, cache=cache, workers=workers, track=track
+        )
+        if controls
+        else {},
         copying=copying,
         band=_band_in_words(real, training),
         warnings=(
@@ -409,63 +424,47 @@ def evaluate(
     )
 
 
-def _some(table: Mapping[str, Floats], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Numbers of the pieces of a table, ascending, or of `most` of them drawn at random."""
-    num = len(next(iter(table.values()))) if table else 0
-    if num <= most:
-        return np.arange(num)
-    return np.sort(rng.choice(num, most, replace=False))
-
-
-def _measured(
-    side: Side,
-    names: Sequence[str],
-    *,
-    cache: Path | None,
-    workers: int | None,
-    track: Track,
-) -> Mapping[str, Floats]:
-    """The features of every piece of a side.
-
-    Raises:
-        UserError: It is here as statistics, which lack a feature.
-    """
-    if side.statistics:
-        missing = [name for name in names if name not in side.statistics.table]
-        if missing:
-            raise UserError(
-                f"the statistics of {side.name} lack {missing[0]}; measure the music anew, or "
-                "choose other --metrics"
-            )
-        return side.statistics.table
-    label = f"measuring {side.name}"
-    return measured(side.pieces, names, cache=cache, workers=workers, track=track, label=label)
+def _table(side: Side) -> FeatureTable:
+    """The features of every piece of a side that was measured."""
+    assert side.statistics
+    return side.statistics.table
 
 
 def _controls(
     real: Side,
-    names: Sequence[str],
     columns: Sequence[Column],
     seed: int,
-    measure: Callable[[Side], Table],
+    *,
+    cache: Path | None,
     workers: int | None,
+    track: Track,
 ) -> dict[str, tuple[Row, ...]]:
     """Rows of real music that was spoilt, against what it was; p-values corrected per control.
 
     Without the figures that compare pairs, which would take longest and tell nothing more.
     """
-    pieces: list[Piece] = list(real.need_pieces("what controls show"))[:CONTROL_PIECES]
-    told = [column for column in columns if column.name in names]
-    before = measure(Side(name=real.name, pieces=tuple(pieces)))
+    pieces = real.need_pieces("what controls show")[:CONTROL_PIECES]
+    before = _table(real).of(np.array(list(real.music)[: len(pieces)]))
     sizes = Sizes(real=len(pieces), fake=len(pieces), training=0)
+    names = [column.name for column in columns]
     found = {}
     for index, (name, spoilt) in enumerate(controls_of(pieces, seed).items()):
-        after = measure(Side(name=f"{real.name}, {name}", pieces=spoilt))
+        after = measured(
+            spoilt,
+            names,
+            cache=cache,
+            workers=workers,
+            track=track,
+            label=f"measuring {real.name}, {name}",
+        )
         rng = np.random.default_rng((seed, index))
         draws = _draw(rng, sizes, CONTROL_RESAMPLES, CONTROL_PERMUTATIONS)
-        values = [Values(before[column.name], after[column.name], None) for column in told]
+
+        def values_of(column: Column, after: FeatureTable = after) -> Values:
+            return Values(before[column.name], after[column.name], None)
+
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            rows = list(_compare_all(pool, name, told, values, draws, pairs=False))
+            rows = list(_compare_all(pool, name, columns, values_of, draws, pairs=False))
         corrected = resampling.benjamini_hochberg(np.array([row.p for row in rows])).tolist()
         found[name] = tuple(replace(row, p_corrected=p) for row, p in zip(rows, corrected))
     return found
@@ -491,36 +490,49 @@ def _check(
             raise UserError(f"{name} must be at least 1, got {value}")
 
 
-def _copying(sides: Sequence[Side], training: Side, track: Track) -> tuple[Copying, ...]:
+def _copying(sides: Sequence[Side], training: Side, seed: int, track: Track) -> tuple[Copying, ...]:
     pieces = [piece for side in sides for piece in side.pieces]
-    runs = iter(longest_runs(pieces, training.pieces))
-    nearest = iter(nearest_pieces(pieces, training.pieces, track=track))
-    parts = []
+    runs = longest_runs(pieces, training.pieces)
+    few = training.thinned(NEAREST_PIECES, seed)
+    nearest = nearest_pieces(pieces, few.pieces, track=track)
+    parts, start = [], 0
     for side in sides:
-        own = tuple(next(runs) for _ in side.pieces)
+        part = slice(start, start + len(side.pieces))
+        start = part.stop
+        own = tuple(_numbered(run, training) for run in runs[part])
         share = copied_share(own)
         long_enough = sum(run.line_notes >= MIN_NOTES for run in own)
-        interval = resampling.wilson_interval(share, long_enough)
         parts.append(
             Copying(
                 side=side,
                 share=share,
-                interval=interval,
+                interval=resampling.wilson_interval(share, long_enough),
                 runs=own,
-                nearest=tuple(next(nearest) for _ in side.pieces),
+                nearest=tuple(_numbered(found, few) for found in nearest[part]),
             )
         )
     return tuple(parts)
 
 
-def _copying_columns(runs: Sequence[Run]) -> Table:
+def _numbered(found: Found, training: Side) -> Found:
+    """The same with the number of the training piece among all of them."""
+    if found.training_index < 0:
+        return found
+    return replace(found, training_index=list(training.music)[found.training_index])
+
+
+def _copying_columns(part: Copying) -> Table:
     """Longest run of each piece, and whether it counts as copied; NaN where a line is too short."""
-    notes = np.array([run.num_notes for run in runs], dtype=float)
-    line = np.array([run.line_notes for run in runs])
-    return {
+    notes = np.array([run.num_notes for run in part.runs], dtype=float)
+    line = np.array([run.line_notes for run in part.runs])
+    columns = {
         LONGEST_RUN.name: np.where(line >= 2, notes, math.nan),
         COPIED_SHARE.name: np.where(line >= MIN_NOTES, notes >= MIN_NOTES, math.nan),
     }
+    for name, known in columns.items():
+        columns[name] = np.full(part.side.num_pieces, math.nan)
+        columns[name][list(part.side.music)] = known
+    return columns
 
 
 class Sizes(NamedTuple):
@@ -646,14 +658,14 @@ def _compare_all(
     pool: ThreadPoolExecutor,
     side: str,
     columns: Sequence[Column],
-    values: Sequence[Values],
+    values_of: Callable[[Column], Values],
     draws: Draws,
     *,
     pairs: bool = True,
 ) -> Iterator[Row]:
-    """The rows of some features; see `_compare`."""
+    """The rows of some features; see `_compare`. Values are asked for when their turn comes."""
     return pool.map(
-        lambda column, found: _compare(side, column, found, draws, pairs=pairs), columns, values
+        lambda column: _compare(side, column, values_of(column), draws, pairs=pairs), columns
     )
 
 
@@ -771,7 +783,8 @@ def _warnings(
         if side.num_pieces > WHOLE_PIECES:
             yield (
                 f"{side.name} has {side.num_pieces} pieces: rows rest on {ROW_PIECES} of them at "
-                f"most, figures of whole sets and classifiers on {WHOLE_PIECES}, drawn at random"
+                "most, figures of whole sets, classifiers, copying, and the pieces that are shown "
+                f"on {WHOLE_PIECES}, drawn at random"
             )
         if side.rejects:
             files = len(side.rejects) + side.num_pieces
@@ -789,6 +802,12 @@ def _warnings(
                 f"{fake.name}: {shared} of {fake.num_pieces} pieces also stand in {real.name}, "
                 "note for note"
             )
+    if training and training.num_pieces > NEAREST_PIECES:
+        yield (
+            f"copies were looked for in {min(training.num_pieces, TRAINING_PIECES)} of the "
+            f"{training.num_pieces} training pieces, the nearest ones among {NEAREST_PIECES}, "
+            "drawn at random: others may be nearer"
+        )
     if training and (shared := _num_shared(real, training)):
         yield (
             f"{real.name}: {shared} of {real.num_pieces} pieces also stand in the training set, "

@@ -204,6 +204,8 @@ def _kinds(
 ) -> dict[Kind, list[int]]:
     """Indices of the pieces of each kind; a piece that a side has twice is shown once.
 
+    Where some of a side's music is in memory, they are among that.
+
     Args:
         side: Whose pieces.
         of_pieces: Their distances from real music, `(pieces,)`.
@@ -211,7 +213,8 @@ def _kinds(
         farthest: Largest distance of a variant of each metric, `(pieces, metrics)`.
         generated: The best and the worst are of generated music.
     """
-    distinct = np.unique(np.array(side.piece_hashes), return_index=True)[1]
+    here = np.array(list(side.music) or range(side.num_pieces))
+    distinct = here[np.unique(np.array(side.piece_hashes)[here], return_index=True)[1]]
     pieces = np.sort(distinct[~np.isnan(of_pieces[distinct])])
     if not len(pieces):
         return {}

@@ -231,7 +231,7 @@ def _html_controls(evaluation: Evaluation) -> str:
 
 def _html_gallery(gallery: Gallery) -> str:
     """Piano roll and sound of the pieces that were chosen of each side."""
-    with_music = [selection for selection in gallery if not selection.side.statistics]
+    with_music = [selection for selection in gallery if selection.side.pieces]
     seconds = sound_seconds(sum(len(e) for s in with_music for e in s.exhibits.values()))
     parts = [
         "<h2>Pieces to look at and to listen to</h2>",
@@ -242,7 +242,7 @@ def _html_gallery(gallery: Gallery) -> str:
         side = selection.side
         real = " (real)" if selection is gallery[0] else ""
         parts.append(f"<h3>{escape(side.name)}{real}</h3>")
-        if side.statistics:
+        if not side.pieces:
             parts.append(
                 '<p class="faint">It is here as statistics, without its music: nothing to look '
                 "at or to listen to.</p>"
@@ -260,8 +260,8 @@ def _html_exhibit(side: Side, kind: Kind, exhibit: Exhibit, seconds: float) -> s
     lines = "<br>".join(map(escape, exhibit_lines(exhibit)))
     caption = f'<b>{kind}: {title}</b><br><span class="faint">{lines}</span>'
     music = ""
-    if not side.statistics:
-        piece = side.pieces[exhibit.index]
+    if side.pieces:
+        piece = side.music[exhibit.index]
         encoded = base64.b64encode(sound(piece, seconds)).decode()
         music = (
             _image(f"Piano roll of {exhibit.title}", piano_roll(piece, seconds=seconds))

@@ -6,7 +6,7 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,8 +94,7 @@ def piano_roll(piece: Piece, *, seconds: float) -> bytes:
 
     piece = opening(piece)
     with rc_context(STYLE):
-        figure = _canvas(10.5, 2.4)
-        figure.set_layout_engine("none")  # to find the margins takes as long as to draw
+        figure = _canvas(10.5, 2.4, layout=None)  # to find margins takes as long as to draw
         axes = figure.add_axes((0.035, 0.09, 0.955, 0.8))
         draw_piano_roll(axes, piece)
         ticks = np.arange(piece.end + 1)
@@ -104,12 +103,14 @@ def piano_roll(piece: Piece, *, seconds: float) -> bytes:
         return _png(figure)
 
 
-def _canvas(width: float, height: float) -> Figure:
+def _canvas(
+    width: float, height: float, *, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
     """A figure of a size in inches that pyplot knows nothing of, and so never has to be closed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -132,7 +133,8 @@ def _legend(figure: Figure, evaluation: Evaluation, *, real: bool = True) -> Non
         Patch(color=colour, label=side.name)
         for side, colour in zip(evaluation.fakes, _colours(evaluation))
     ]
-    figure.legend(handles=sides, loc="outside upper left", ncols=len(sides), fontsize=9)
+    where = "outside upper left" if figure.get_layout_engine() else "upper left"
+    figure.legend(handles=sides, loc=where, ncols=len(sides), fontsize=9)
 
 
 def _colours(evaluation: Evaluation) -> list[str]:
@@ -193,7 +195,19 @@ def _summary(evaluation: Evaluation) -> Figure:
 def _distributions(evaluation: Evaluation, columns: Sequence[Column]) -> Figure:
     """Every scalar feature over the pieces of each side."""
     across = min(5, len(columns))
-    figure = _canvas(2.7 * across, 0.7 + 1.55 * -(-len(columns) // across))
+    down = -(-len(columns) // across)
+    width, height = 2.7 * across, 0.7 + 1.55 * down
+    # Every plot needs the same room, in inches; to find that out takes as long as to draw.
+    figure = _canvas(width, height, layout=None)
+    inner = 1.55 - 0.62
+    figure.subplots_adjust(
+        left=0.15 / width,
+        right=1 - 0.25 / width,
+        top=1 - 0.55 / height,
+        bottom=0.45 / height,
+        wspace=0.12,
+        hspace=(height - 1 - down * inner) / max(down - 1, 1) / inner,
+    )
     colours = [REAL, *_colours(evaluation)]
     for column, axes in zip(columns, _panels(figure, len(columns), across)):
         sides = [
@@ -409,13 +423,13 @@ def _similarity_panels(gallery: Gallery) -> list[list[_Panel]]:
 def _panels_of(selection: Selection, kinds: Sequence[Kind], colour: str) -> list[_Panel]:
     """The first piece of each kind, those that have no pitch left out."""
     side = selection.side
-    if side.statistics:
+    if not side.pieces:
         return []
     first = [(kind, selection.exhibits[kind][0]) for kind in kinds if selection.exhibits.get(kind)]
     return [
-        _Panel(side.pieces[shown.index], f"{side.name}, {kind}: {shown.title}", colour)
+        _Panel(side.music[shown.index], f"{side.name}, {kind}: {shown.title}", colour)
         for kind, shown in first
-        if len(side.pieces[shown.index].pitched)
+        if len(side.music[shown.index].pitched)
     ]
 
 

@@ -12,12 +12,15 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar
 
-from eval.statistics import SUFFIX, Statistics, load_statistics, printable
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.statistics import SUFFIX, Statistics, printable
 from rnngan.errors import Reject, UserError
 from rnngan.music.piece import Piece
 
@@ -61,11 +64,12 @@ class Side:
 
     Attributes:
         name: For tables and pictures.
-        pieces: Each with its file in the tag `source`, where it came from one; none where there
-            are `statistics`.
+        pieces: Those that are in memory: all, or some of a large side, or none of a side that is
+            here as statistics alone. Each has its file in the tag `source`, if it came from one.
         path: Where they came from; empty for pieces made in memory.
         rejects: Files that were refused.
-        statistics: What was measured of pieces that are not in memory.
+        statistics: What was measured of all pieces; None if nothing was yet.
+        kept: Numbers of `pieces` among all, ascending; None if they are all.
     """
 
     name: str
@@ -73,6 +77,12 @@ class Side:
     path: str = ""
     rejects: tuple[Reject, ...] = ()
     statistics: Statistics | None = None
+    kept: tuple[int, ...] | None = None
+
+    @cached_property
+    def music(self) -> dict[int, Piece]:
+        """The pieces in memory by their numbers among all, ascending."""
+        return dict(zip(range(len(self.pieces)) if self.kept is None else self.kept, self.pieces))
 
     @property
     def num_pieces(self) -> int:
@@ -81,7 +91,7 @@ class Side:
 
     @cached_property
     def piece_hashes(self) -> tuple[str, ...]:
-        """`piece_hash` of each piece."""
+        """`piece_hash` of each piece, in memory or not."""
         if self.statistics:
             return self.statistics.piece_hashes
         return tuple(map(piece_hash, self.pieces))
@@ -102,8 +112,32 @@ class Side:
             return self.statistics.titles[index]
         return self.pieces[index].tags.get("source", f"{self.name}, piece {index + 1}")
 
+    def drawn(self, most: int, seed: int) -> NDArray[np.int64]:
+        """Numbers of all pieces, or of `most` of them drawn at random, ascending.
+
+        Pieces in memory come first. Otherwise what is drawn depends on the pieces and the seed
+        alone, neither on their order nor on their files, and a larger draw holds a smaller one.
+        """
+        if self.num_pieces <= most:
+            return np.arange(self.num_pieces)
+        elsewhere = np.ones(self.num_pieces, np.bool_)
+        elsewhere[list(self.music)] = False
+        draw = Draw(seed)
+        places = np.array([draw.place(piece) for piece in self.piece_hashes])
+        return np.sort(np.lexsort((places, elsewhere))[:most])
+
+    def thinned(self, most: int, seed: int) -> Side:
+        """The same with the music of `most` pieces at most; see `drawn`.
+
+        The side must have been measured, as it says nothing of the others otherwise.
+        """
+        if len(self.pieces) <= most:
+            return self
+        kept = self.drawn(most, seed).tolist()
+        return replace(self, kept=tuple(kept), pieces=tuple(self.music[i] for i in kept))
+
     def need_pieces(self, what: str) -> tuple[Piece, ...]:
-        """The pieces.
+        """The pieces in memory.
 
         Args:
             what: What they are needed for.
@@ -111,12 +145,30 @@ class Side:
         Raises:
             UserError: Only their statistics are here.
         """
-        if self.statistics:
+        if not self.pieces:
             raise UserError(
                 f"{what} is not available from statistics: {self.name} is here without its music; "
                 "give the music itself"
             )
         return self.pieces
+
+
+class Draw:
+    """A random order of pieces, which are told apart by their hashes.
+
+    Args:
+        seed: Of the order.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._seen = Counter[str]()
+
+    def place(self, digest: str) -> int:
+        """The next piece's place in the order, a large number; each of equal pieces has its own."""
+        told = f"{self._seed} {digest} {self._seen[digest]}"
+        self._seen[digest] += 1
+        return int.from_bytes(hashlib.sha256(told.encode()).digest()[:8], "big") >> 1
 
 
 def is_run(path: Path) -> bool:
@@ -142,54 +194,6 @@ def corpus_of(path: Path) -> Path | None:
         return Path(json.loads((path / "run.json").read_text(encoding="utf-8"))["store"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path / 'run.json'} does not say where the run's corpus is") from error
-
-
-def load_side(
-    path: Path,
-    *,
-    limit: int | None = None,
-    split: Split = "test",
-    workers: int | None = None,
-    track: Track = silently,
-) -> Side:
-    """The pieces that a path stands for, in memory.
-
-    Args:
-        path: A folder of music (searched with its subfolders and the archives in them), a zip or
-            tar archive of it, a MIDI, ABC or MusicXML file, a text file with one path a line (from
-            the text file's own folder), a prepared corpus, a run, which stands for its corpus, or
-            statistics (`.npz`).
-        limit: At most so many pieces, evenly spread over their order by name.
-        split: Part of a prepared corpus.
-        workers: Processes that read; as many as there are processors by default.
-        track: Shows the progress.
-
-    Raises:
-        UserError: There is nothing there, no music in it, all of it was refused, or fewer than
-            two pieces are left.
-    """
-    check_limit(limit)
-    if is_statistics(path):
-        if limit is not None:
-            raise UserError(f"limit cannot pick pieces out of statistics, as {path} holds")
-        name, statistics, rejects = load_statistics(path)
-        side = Side(name=name, path=printable(str(path)), rejects=rejects, statistics=statistics)
-        check_enough(side.num_pieces, str(path))
-        return side
-    pieces: list[Piece] = []
-    with find(path, split=split, limit=limit) as found:
-        refused = list(found.rejects)
-        label = f"reading {found.name}"
-        for outcomes in in_workers(_read, found.jobs, workers=workers, track=track, label=label):
-            for outcome in outcomes:
-                if isinstance(outcome, Reject):
-                    refused.append(outcome)
-                else:
-                    pieces += outcome
-    rejects = tuple(refused)
-    check_left(len(pieces), rejects, path)
-    pieces = list(spread(pieces, limit))
-    return Side(name=found.name, pieces=tuple(pieces), path=printable(str(path)), rejects=rejects)
 
 
 class Job(NamedTuple):
@@ -221,7 +225,7 @@ class Found(NamedTuple):
 
 @contextmanager
 def find(path: Path, *, split: Split = "test", limit: int | None = None) -> Iterator[Found]:
-    """The music at a path, as `load_side` takes it; archives lie unpacked meanwhile.
+    """The music at a path, as `eval.cache.load_side` takes it; archives lie unpacked meanwhile.
 
     Raises:
         UserError: There is nothing there, or no music in it.
@@ -342,10 +346,6 @@ def outcomes_of(job: Job, lost: Lost, mark: Mark) -> Iterator[list[Piece] | Reje
                 yield [store.piece(index)]
             except UserError as error:
                 yield reject_for(title, error)
-
-
-def _read(job: Job, lost: Lost, mark: Mark) -> list[list[Piece] | Reject]:
-    return list(outcomes_of(job, lost, mark))
 
 
 class Countable(Protocol):

@@ -341,7 +341,7 @@ def _worst_copies(part: Copying, evaluation: Evaluation) -> Iterator[dict[str, A
     for index in part.worst(WORST_COPIES) if training else []:
         run, nearest = part.runs[index], part.nearest[index]
         yield {
-            "piece": part.side.title(index),
+            "piece": part.side.title(list(part.side.music)[index]),
             "notes": run.num_notes,
             "line_notes": run.line_notes,
             "bars": list(run.bars),

@@ -89,12 +89,16 @@ def _between_scalars(gaps: Floats, first: Counts, second: Counts) -> Floats:
     Shapes: gaps `(pieces - 1,)`, counts `(pieces, resamples)`; result `(resamples,)`.
     """
     num_first, num_second = (side.sum(axis=0, dtype=np.int64) for side in (first, second))
-    # Whole numbers, of 1 / (num_first × num_second): exact, and summed up three times faster.
-    surplus = first[:-1] * num_second
-    surplus -= second[:-1] * num_first
+    # Whole numbers, of 1 / (num_first × num_second): exact, and summed up three times faster, six
+    # times where they are short.
+    total = int((num_first * num_second).max(initial=0))
+    whole = np.int32 if total <= np.iinfo(np.int32).max else np.int64
+    surplus = first[:-1] * num_second.astype(whole)
+    surplus -= second[:-1] * num_first.astype(whole)
     np.cumsum(surplus, axis=0, out=surplus)
+    np.abs(surplus, out=surplus)
     with np.errstate(invalid="ignore"):
-        return np.asarray(gaps @ np.abs(surplus).astype(float) / (num_first * num_second))
+        return np.asarray(gaps @ surplus.astype(float) / (num_first * num_second))
 
 
 def _between_histograms(

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +50,37 @@ class FeatureTable(Mapping[str, Floats]):
     Args:
         rows: A row for each piece.
         stale: Columns of another version of a metric, each with the key of that version.
+        others: Columns that are no registered features, `(pieces,)` each.
     """
 
-    def __init__(self, rows: Rows, stale: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        stale: Mapping[str, str] | None = None,
+        others: Mapping[str, Floats] | None = None,
+    ) -> None:
         self.rows = rows
         self.stale = dict(stale or {})
+        self.others = dict(others or {})
 
     def __getitem__(self, name: str) -> Floats:
+        if name in self.others:
+            return self.others[name]
         return np.ascontiguousarray(self.rows[self._known(name)], dtype=np.float64)
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self.rows.dtype.names or () if name not in self.stale)
+        known = (name for name in self.rows.dtype.names or () if name not in self.stale)
+        return chain(known, self.others)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def of(self, numbers: NDArray[np.int64]) -> FeatureTable:
+        """The same of some pieces, by their numbers in ascending order."""
+        if len(numbers) == len(self.rows):
+            return self
+        others = {name: values[numbers] for name, values in self.others.items()}
+        return FeatureTable(self.rows[numbers], self.stale, others)
 
     def _known(self, name: str) -> str:
         if name in self.stale or name not in (self.rows.dtype.names or ()):

@@ -29,6 +29,7 @@ RESAMPLES_AT_ONCE = 32
 """Bounds the memory, and keeps the working set in the processor's cache."""
 
 Ints = NDArray[np.int64]
+Shorts = NDArray[np.int32]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -102,15 +103,17 @@ class NGrams:
     def __init__(self, sequences: Sequence[Ints], *, longest: int = max(ORDERS)) -> None:
         self.lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
         tokens = np.concatenate([np.empty(0, np.int64), *sequences])
-        owner = np.repeat(np.arange(len(sequences)), self.lengths)
-        words = np.unique(tokens, return_inverse=True)[1]
+        # Short whole numbers: of thousands of long pieces each of these takes much memory.
+        owner = np.repeat(np.arange(len(sequences), dtype=np.int32), self.lengths)
+        words = np.unique(tokens, return_inverse=True)[1].astype(np.int32)
         self.tables = []
-        grams = words
+        grams = words.astype(np.int64)
         for size in range(1, longest + 1):
             if size > 1:
                 grams = grams[:-1] * (len(tokens) + 1) + words[size - 1 :]
             order = np.argsort(grams, kind="stable")  # and so by sequence within an n-gram
-            numbers = np.cumsum(_begins(grams[order])) - 1
+            order = order.astype(np.int32)
+            numbers = np.cumsum(_begins(grams[order]), dtype=np.int32) - 1
             grams[order] = numbers
             inside = (owner[: len(grams)] == owner[size - 1 :])[order]
             self.tables.append(_occurrences(numbers[inside], owner[order][inside], len(sequences)))
@@ -155,28 +158,28 @@ class NGrams:
         return found
 
 
-def _occurrences(grams: Ints, owner: Ints, num_sequences: int) -> Any:
+def _occurrences(grams: Shorts, owner: Shorts, num_sequences: int) -> Any:
     """Sparse 0-1 table `(symbols, sequences)` of n-grams sorted by kind and then by sequence.
 
     What stands in a single sequence can match nothing and is left out.
     """
     from scipy.sparse import csr_array
 
-    index = np.arange(len(grams))
+    index = np.arange(len(grams), dtype=np.int32)
     kind = np.maximum.accumulate(np.where(_begins(grams), index, 0))
     again = ~_begins(grams) & ~_begins(owner)
     number = index - np.maximum.accumulate(np.where(again, 0, index))
     symbols = kind + number
     common = np.bincount(symbols, minlength=len(grams)) >= 2
     kept = common[symbols]
-    rows = (np.cumsum(common) - 1)[symbols[kept]]
+    rows = (np.cumsum(common, dtype=np.int32) - 1)[symbols[kept]]
     return csr_array(
         (np.ones(len(rows), np.float32), (rows, owner[kept])),
         shape=(int(common.sum()), num_sequences),
     )
 
 
-def _begins(values: Ints) -> Mask:
+def _begins(values: Ints | Shorts) -> Mask:
     """Where a run of equal values begins: `(len(values),)`."""
     return np.append(True, values[1:] != values[:-1])[: len(values)]
 

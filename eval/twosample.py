@@ -330,7 +330,7 @@ def _principal_directions(columns: Floats) -> tuple[Floats, Floats]:
     return squares, columns.T @ vectors / np.sqrt(squares) if wide else vectors
 
 
-def feature_matrix(table: Table, fitted: Bools) -> Floats:
+def regression_columns(table: Table, fitted: Bools) -> Floats:
     """Features as columns `(pieces, columns)`, standardised on the pieces `fitted`.
 
     A column has mean 0 and, where it varies, standard deviation 1, in a histogram less by the root
@@ -578,7 +578,7 @@ def _feature_logits(
     rng: np.random.Generator,  # noqa: ARG001
 ) -> Floats:
     compared = {name: values[test.pieces] for name, values in table.items()}
-    return logistic_logits(partial(feature_matrix, compared), labels, test.folds)
+    return logistic_logits(partial(regression_columns, compared), labels, test.folds)
 
 
 def _in_order(notes: Notes) -> Notes:

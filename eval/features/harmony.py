@@ -16,6 +16,7 @@ from eval.features.spans import (
     Ints,
     beat_chroma,
     beat_lines,
+    beat_parts,
     covered,
     cut,
     merged,
@@ -144,6 +145,8 @@ def tonal_distances(piece: Piece) -> dict[tuple[int, int], float]:
     both sound.
     """
     tracks = np.unique(pitched(piece)["track"]).tolist()
+    if len(tracks) < 2:
+        return {}
     points = tonal_centroids(piece)
     found: dict[tuple[int, int], float] = {}
     for i, track in enumerate(tracks[:-1]):
@@ -200,10 +203,9 @@ def chords(piece: Piece) -> Ints:
     note; the augmented stand last. So a note alone is the major triad on it, a third is the triad
     in root position, and a transposed piece has the same chords, transposed.
     """
-    lines, notes = beat_lines(piece), pitched(piece)
-    note, beat, _ = cut(lines, notes["start"], notes["end"])
-    lowest = np.full(len(lines) - 1, 128)
-    np.minimum.at(lowest, beat, notes["pitch"][note])
+    note, beat, _ = beat_parts(piece)
+    lowest = np.full(len(beat_lines(piece)) - 1, 128)
+    np.minimum.at(lowest, beat, pitched(piece)["pitch"][note])
     sounding = lowest < 128
     bass = lowest[sounding, None] % 12
     above_bass = (bass + np.arange(12)) % 12
@@ -220,6 +222,12 @@ _key = remembered(estimated_key)
 
 def _in_scale_rates(piece: Piece, mode: Mode) -> NDArray[np.float64]:
     """Share of notes in the scale on each of the twelve tonics, `(12,)`."""
-    classes = pitched(piece)["pitch"] % 12
-    counts = np.bincount(classes, minlength=12)
-    return ON_ALL_TONICS[mode] @ counts / (len(classes) or math.nan)
+    return _scale_rates(piece)[mode]
+
+
+@remembered
+def _scale_rates(piece: Piece) -> dict[Mode, NDArray[np.float64]]:
+    """`_in_scale_rates` of every mode."""
+    counts = np.bincount(pitched(piece)["pitch"] % 12, minlength=12)
+    total = int(counts.sum()) or math.nan
+    return {mode: scales @ counts / total for mode, scales in ON_ALL_TONICS.items()}

@@ -276,9 +276,10 @@ def _touching(piece: Piece) -> tuple[Ints, Ints]:
     """
     notes, _ = by_track(piece)
     # Tracks lie one after the other on a single line of time, too far apart to touch.
-    offset = notes["track"] * (piece.seconds_at(piece.end) + 1)
-    starts = offset + piece.seconds_at(notes["start"])
-    ends = offset + piece.seconds_at(notes["end"])
+    seconds = piece.seconds_at(np.concatenate([notes["start"], notes["end"], [piece.end]]))
+    offset = notes["track"] * (seconds[-1] + 1)
+    starts = offset + seconds[: len(notes)]
+    ends = offset + seconds[len(notes) : -1]
     first = np.searchsorted(starts, ends - TOUCH_SECONDS)
     count = np.searchsorted(starts, ends + TOUCH_SECONDS) - first
     source = np.repeat(np.arange(len(notes)), count)

@@ -21,6 +21,7 @@ from eval.features.spans import (
     merged,
     onset_ticks,
     pitched,
+    remembered,
 )
 from rnngan.music.piece import DRUMS, TICKS_PER_QUARTER, Metre, Piece
 
@@ -338,9 +339,24 @@ def inter_onset_intervals(piece: Piece, *, clock: Clock, raw: bool = False) -> N
 
     `raw` keeps the intervals of 0 between notes that begin together.
     """
-    onsets = pitched(piece)["start"] if raw else onset_ticks(piece)
-    times = onsets / TICKS_PER_QUARTER if clock == "beats" else piece.seconds_at(onsets)
-    return np.diff(times)
+    return _intervals(piece)[clock, raw]
+
+
+@remembered
+def _intervals(piece: Piece) -> dict[tuple[Clock, bool], NDArray[np.float64]]:
+    """`inter_onset_intervals` by `clock` and `raw`."""
+    starts = pitched(piece)["start"].astype(np.float64)
+    first = np.append(True, starts[1:] > starts[:-1])[: len(starts)]
+    times: dict[Clock, NDArray[np.float64]] = {
+        "beats": starts / TICKS_PER_QUARTER,
+        "seconds": piece.seconds_at(starts),
+    }
+    found = {}
+    for clock, raw in times.items():
+        onsets = raw[first]
+        found[clock, True] = raw[1:] - raw[:-1]
+        found[clock, False] = onsets[1:] - onsets[:-1]
+    return found
 
 
 def metrical_levels(metre: Metre) -> list[int]:

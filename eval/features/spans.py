@@ -125,17 +125,28 @@ def chroma(lines: Ints, notes: Notes) -> Ints:
 
     Notes that sound together count each.
     """
-    num_cells = len(lines) - 1
-    note, cell, ticks = cut(lines, notes["start"], notes["end"])
+    return _tallied(notes, cut(lines, notes["start"], notes["end"]), len(lines) - 1)
+
+
+def _tallied(notes: Notes, parts: tuple[Ints, Ints, Ints], num_cells: int) -> Ints:
+    """`chroma` from the parts of the notes."""
+    note, cell, ticks = parts
     classes = cell * 12 + notes["pitch"][note] % 12
     total = np.bincount(classes, ticks, minlength=num_cells * 12)
     return total.astype(np.int64).reshape(num_cells, 12)
 
 
 @remembered
+def beat_parts(piece: Piece) -> tuple[Ints, Ints, Ints]:
+    """`cut` of the pitched notes by beats."""
+    notes = pitched(piece)
+    return cut(beat_lines(piece), notes["start"], notes["end"])
+
+
+@remembered
 def beat_chroma(piece: Piece) -> Ints:
     """`chroma` of the pitched notes in each beat: `(beats, 12)`."""
-    return chroma(beat_lines(piece), pitched(piece))
+    return _tallied(pitched(piece), beat_parts(piece), len(beat_lines(piece)) - 1)
 
 
 @remembered

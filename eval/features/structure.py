@@ -24,6 +24,8 @@ DENSE_FROM = 6
 ALIKE = 0.75 - 1e-9
 """Least cosine of the chroma of two frames that are alike. Two triads that share two of their
 three tones have 2/3."""
+SHORTEST = 3
+"""Seconds; nobody asks for shorter segments, so that they are not looked at."""
 UNLIKE = -2.0
 """What a frame unlike its counterpart costs, as in the reference."""
 feature = partial(register, group="structure")
@@ -154,9 +156,11 @@ def _equal_ones(numbers: Ints) -> tuple[NDArray[Any], NDArray[Any]]:
 
 @repeats("structure[15+ s]", shortest=15, longest=math.inf)
 @repeats("structure[8-15 s]", shortest=8, longest=15)
-@repeats("structure[3-8 s]", shortest=3, longest=8)
+@repeats("structure[3-8 s]", shortest=SHORTEST, longest=8)
 def structure(piece: Piece, *, shortest: float, longest: float) -> float:
     """Largest fitness of a segment of `shortest` up to below `longest` seconds, 0 to 1.
+
+    `shortest` is `SHORTEST` or more.
 
     The fitness of a segment is the harmonic mean of how closely and how much of the piece its
     repeats explain, the segment itself not counted: with K copies of M frames, itself among them,
@@ -173,20 +177,28 @@ def structure(piece: Piece, *, shortest: float, longest: float) -> float:
     """
     if not len(pitched(piece)):
         return math.nan
-    lines = frame_lines(piece)
-    seconds = piece.seconds_at(lines)
-    starts = np.arange(len(lines) - 1)
-    least, beyond = (
-        np.searchsorted(seconds, seconds[:-1] + length - 1e-9) - starts
-        for length in (shortest, longest)
-    )
+    least, beyond = (frames_within(piece, length) for length in (shortest, longest))
     # Segments of so many frames and more pass the end.
-    beyond = np.minimum(beyond, len(lines) - starts)
+    beyond = np.minimum(beyond, np.arange(len(least), 0, -1) + 1)
     if not (least < beyond).any():
         return math.nan
-    fitness = scape_of(piece)  # longer segments do not fit in twice
-    sizes = np.arange(1, len(fitness) + 1)[:, None]
+    first, fitness = scape_of(piece)  # longer segments do not fit in twice
+    sizes = np.arange(first, first + len(fitness))[:, None]
     return float(fitness[(sizes >= least) & (sizes < beyond)].max(initial=0.0))
+
+
+def frames_within(piece: Piece, length: float) -> Ints:
+    """Frames, from each one on, that together last so many seconds or more, or pass the end."""
+    seconds = frame_seconds(piece)
+    starts = np.arange(len(seconds) - 1)
+    frames: Ints = seconds.searchsorted(seconds[:-1] + (length - 1e-9)) - starts
+    return frames
+
+
+@remembered
+def frame_seconds(piece: Piece) -> NDArray[np.float64]:
+    """`frame_lines` in seconds."""
+    return piece.seconds_at(frame_lines(piece))
 
 
 @remembered
@@ -205,20 +217,24 @@ def frame_beats(num_beats: int) -> int:
 
 
 @remembered
-def scape_of(piece: Piece) -> NDArray[np.float64]:
-    """`scape` of a piece's frames."""
+def scape_of(piece: Piece) -> tuple[int, NDArray[np.float64]]:
+    """`scape` of a piece's frames, and the fewest that last `SHORTEST` seconds: its first size."""
     beats = beat_chroma(piece)
-    return scape(np.add.reduceat(beats, np.arange(0, len(beats), frame_beats(len(beats)))))
+    frames = np.add.reduceat(beats, np.arange(0, len(beats), frame_beats(len(beats))))
+    fewest = max(int(frames_within(piece, SHORTEST).min()), 1)
+    return fewest, scape(frames, fewest)
 
 
-def scape(frames: Ints) -> NDArray[np.float64]:
-    """Fitness of the segments of 1, 2, ..., frames / 2 frames at each start: `(sizes, frames)`.
+def scape(frames: Ints, fewest: int = 1) -> NDArray[np.float64]:
+    """Fitness of the segments of `fewest`, ..., frames / 2 frames at each start: `(sizes, frames)`.
 
     Garbage where a segment would pass the end. `frames` is a chroma `(frames, 12)`.
     """
     likeness = self_similarity(frames)
     num_frames = len(likeness)
-    num_sizes = num_frames // 2
+    num_sizes = max(num_frames // 2 + 1 - fewest, 0)
+    if not num_sizes:
+        return np.empty((0, num_frames))
     # A set of copies is worth its likeness in units of 2^-32, times 256, less their number, at
     # most 128. So one whole number holds both, and of equal likeness the fewest copies win.
     worth = np.rint(likeness * 2.0**32).astype(np.int64) << 8
@@ -226,23 +242,24 @@ def scape(frames: Ints) -> NDArray[np.float64]:
     along = np.zeros((num_frames + 1, 2 * num_frames), np.int64)
     for row in range(num_frames):
         np.add(along[row, :num_frames], worth[row], out=along[row + 1, 1 : num_frames + 1])
-    # best[row, size - 1, start]: what the best set within the first so many rows is worth.
+    # best[row, size - fewest, start]: what the best set within the first so many rows is worth.
     best = np.zeros((num_frames + 1, num_sizes, num_frames), np.int64)
-    # Seen from a copy that ends with a row: its diagonal's ends, and the best set before it.
-    views = partial(np.lib.stride_tricks.as_strided, shape=(num_frames, *best.shape[1:]))
+    # Seen from a copy that ends with a row, from the first that may: its diagonal's ends, and the
+    # best set before it.
+    num_ends = num_frames + 1 - fewest
+    views = partial(np.lib.stride_tricks.as_strided, shape=(num_ends, *best.shape[1:]))
     down, right = along.strides
-    ends = views(along[1:, 1:], strides=(down, right, right))
+    ends = views(along[fewest:, fewest:], strides=(down, right, right))
     begins = views(along + 1, strides=(down, -down, right))
     row_stride, size_stride, start_stride = best.strides
     before = views(best, strides=(row_stride, size_stride - row_stride, start_stride))
-    with_copy = np.empty(best.shape[1:], np.int64)
-    for row in range(num_frames):
-        fitting = slice(min(row + 1, num_sizes))
-        total = np.subtract(ends[row, fitting], begins[row, fitting], out=with_copy[fitting])
-        total += before[row, fitting]
-        np.maximum(best[row, fitting], total, out=best[row + 1, fitting])
+    for turn, (rows, after) in enumerate(zip(best[fewest - 1 :], best[fewest:])):
+        fitting = slice(min(turn + 1, num_sizes))
+        with_copy = np.subtract(ends[turn, fitting], begins[turn, fitting], out=after[fitting])
+        with_copy += before[turn, fitting]
+        np.maximum(rows[fitting], with_copy, out=with_copy)
     copies = -best[-1] & 255
-    size = np.arange(1, num_sizes + 1)[:, None]
+    size = np.arange(fewest, fewest + num_sizes)[:, None]
     explained = np.maximum(copies, 1) * size
     closeness = (((best[-1] + copies) >> 8) * 2.0**-32 - size) / explained
     coverage = (explained - size) / num_frames

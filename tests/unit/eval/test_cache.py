@@ -7,9 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval import cache as module
-from eval.cache import FeatureCache, MeasureJob, cache_folder, measure_side, measured
+from eval.cache import (
+    FeatureCache,
+    MeasureJob,
+    cache_folder,
+    load_side,
+    measured,
+    measured_side,
+)
 from eval.features import FEATURES, features_of, select
-from eval.pieces import load_side, piece_hash
+from eval.pieces import Side, piece_hash
 from rnngan.errors import UserError
 from rnngan.music.midi import write_midi
 from rnngan.music.piece import Metre, Piece, Tempo
@@ -201,37 +208,63 @@ class TestStreaming:
         return folder
 
     def test_it_gives_what_reading_and_measuring_give(self, folder, tmp_path):
-        side = load_side(folder)
-        stream = measure_side(folder, NAMES, cache=tmp_path / "cache")
+        side = load_side(folder, [])
+        stream = load_side(folder, NAMES, cache=tmp_path / "cache")
         assert equal(stream.statistics.table, measured(side.pieces, NAMES))
         assert (stream.name, stream.path, stream.rejects) == (side.name, side.path, side.rejects)
         assert stream.piece_hashes == side.piece_hashes
         assert stream.num_pieces == side.num_pieces == 12
         assert [stream.title(i) for i in range(12)] == [side.title(i) for i in range(12)]
-        assert not stream.pieces
+        assert stream.pieces == side.pieces
 
     def test_in_worker_processes_too(self, folder, tmp_path, monkeypatch):
-        alone = measure_side(folder, NAMES)
+        alone = load_side(folder, NAMES)
         monkeypatch.setattr("rnngan.data.finding.FILES_PER_SHARD", 3)
         for _ in range(2):  # cold and warm
-            side = measure_side(folder, NAMES, cache=tmp_path / "cache", workers=2)
+            side = load_side(folder, NAMES, cache=tmp_path / "cache", workers=2)
             assert equal(side.statistics.table, alone.statistics.table)
             assert side.piece_hashes == alone.piece_hashes
 
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_of_a_large_side_some_music_stays(self, folder, seed, monkeypatch):
+        every = load_side(folder, NAMES)
+        some = load_side(folder, NAMES, keep=5, seed=seed)
+        assert list(some.music) == every.drawn(5, seed).tolist()
+        assert all(some.music[i] == every.pieces[i] for i in some.kept)
+        assert equal(some.statistics.table, every.statistics.table)
+        assert some.piece_hashes == every.piece_hashes
+        monkeypatch.setattr("rnngan.data.finding.FILES_PER_SHARD", 2)
+        assert load_side(folder, NAMES, keep=5, seed=seed, workers=2).music == some.music
+
+    def test_sides_in_memory_are_measured_and_thinned_alike(self, folder):
+        side = load_side(folder, NAMES)
+        given = measured_side(Side(name="given", pieces=side.pieces), NAMES, keep=5, seed=3)
+        assert given.music == load_side(folder, NAMES, keep=5, seed=3).music
+        assert equal(given.statistics.table, side.statistics.table)
+        assert given.statistics.titles == side.statistics.titles
+
+    def test_titles_of_pieces_that_have_none(self, store):
+        every = load_side(store.folder, [], split="train")
+        assert len({every.title(i) for i in range(every.num_pieces)}) == every.num_pieces
+
     def test_edited_files_alone_are_measured_again(self, folder, tmp_path, computed):
-        measure_side(folder, NAMES, cache=tmp_path / "cache")
+        load_side(folder, NAMES, cache=tmp_path / "cache")
         computed.clear()
         write_midi(Piece.from_rows([(0, 24, 60)]), folder / "03.mid")
-        measure_side(folder, NAMES, cache=tmp_path / "cache")
+        load_side(folder, NAMES, cache=tmp_path / "cache")
         assert len(computed) == 1
 
     @pytest.mark.parametrize("limit", [2, 5, 100])
     def test_a_limit_chooses_as_it_does_for_reading(self, folder, limit):
-        side = load_side(folder, limit=limit)
-        assert measure_side(folder, NAMES, limit=limit).piece_hashes == side.piece_hashes
+        (folder / "broken.mid").unlink()
+        every = load_side(folder, [])
+        side = load_side(folder, NAMES, limit=limit)
+        chosen = [i * 12 // min(limit, 12) for i in range(min(limit, 12))]
+        assert list(side.piece_hashes) == [every.piece_hashes[i] for i in chosen]
+        assert list(side.pieces) == [every.pieces[i] for i in chosen]
 
     def test_a_prepared_corpus(self, store):
-        side = measure_side(store.folder, NAMES, split="train")
+        side = load_side(store.folder, NAMES, split="train")
         assert equal(side.statistics.table, measured(store.pieces("train"), NAMES))
 
     def test_a_file_that_kills_its_worker_is_refused(self, folder):
@@ -250,6 +283,6 @@ class TestStreaming:
         (tmp_path / "x.mid").write_bytes(b"MThd")
         (tmp_path / "y.mid").write_bytes(b"")
         with pytest.raises(UserError, match=r"all 2 files in .* were refused"):
-            measure_side(tmp_path, NAMES)
+            load_side(tmp_path, NAMES)
         with pytest.raises(UserError, match="limit must be at least 2"):
-            measure_side(tmp_path, NAMES, limit=1)
+            load_side(tmp_path, NAMES, limit=1)

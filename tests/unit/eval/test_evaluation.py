@@ -209,6 +209,28 @@ class TestCopying:
         assert row.flagged
         assert row_of(evaluation, LONGEST_RUN.name).verdict == "higher"
 
+    def test_of_large_sides_it_rests_on_what_is_in_memory(self, monkeypatch):
+        for name, most in (("WHOLE", 9), ("TRAINING", 20), ("NEAREST", 15), ("ROW", 25)):
+            monkeypatch.setattr(evaluation, f"{name}_PIECES", most)
+        training, real = side("training", 1), side("real", 2)
+        fake = Side(name="fake", pieces=tuple(piece.transposed(3) for piece in training.pieces))
+        found = evaluate(real, [fake], training=training, **QUICK)
+        in_training, near = (set(training.drawn(most, 0).tolist()) for most in (20, 15))
+        part = found.copying[1]
+        assert list(part.side.music) == fake.drawn(9, 0).tolist()
+        copied = []
+        for number, run, nearest in zip(part.side.music, part.runs, part.nearest):
+            copied.append(run.num_notes == run.line_notes)
+            assert copied[-1] == (number in in_training)
+            assert run.training_index == number or not copied[-1]
+            assert (nearest.edits == 0) == (nearest.training_index == number) == (number in near)
+        assert 0 < sum(copied) < 9
+        row = row_of(found, COPIED_SHARE.name)
+        assert (row.real.count, row.fake.count) == (9, 9)
+        assert row.fake.mean == part.share == pytest.approx(sum(copied) / 9)
+        assert any("looked for in 20 of the 30 training pieces" in w for w in found.warnings)
+        assert any("nearest ones among 15" in warning for warning in found.warnings)
+
     def test_pieces_too_short_to_copy_do_not_count(self):
         training = side("training", 1)
         short = side("short", 3, num_notes=MIN_NOTES - 1)
@@ -288,14 +310,6 @@ def test_metrics_choose_the_rows():
 def test_bad_input(fakes, options, match):
     with pytest.raises(UserError, match=match):
         evaluate(side("real", 1), fakes, **{**QUICK, **options})
-
-
-def test_of_a_large_side_a_part_is_drawn():
-    rng = np.random.default_rng(0)
-    some = evaluation._some({"x": np.arange(30.0)}, 12, rng)
-    assert len(some) == 12 == len(set(some.tolist())) and (np.diff(some) > 0).all()
-    assert evaluation._some({"x": np.arange(5.0)}, 12, rng).tolist() == [0, 1, 2, 3, 4]
-    assert len(evaluation._some({}, 12, rng)) == 0
 
 
 def test_a_part_is_compared_and_that_is_said(monkeypatch):

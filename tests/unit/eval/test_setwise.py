@@ -247,6 +247,18 @@ class TestRows:
         once, again = (repr(compare_sets("fake", real, fake, seed=3, **QUICK)) for _ in range(2))
         assert once == again
 
+    def test_some_figures_alone(self, rng):
+        real, fake = sample(rng, 9), sample(rng, 8)
+        every = {row.name: row for row in compare_sets("fake", real, fake, **QUICK)}
+        for name in ("frechet[vector=1]", "bleu[n=3]"):
+            some = {
+                row.name: row for row in compare_sets("fake", real, fake, names=[name], **QUICK)
+            }
+            assert some[name].value == every[name].value
+            assert {row.partition("[")[0] for row in some} <= {"frechet", "bleu", "self_bleu"}
+            assert len(some) < len(every)
+        assert compare_sets("fake", real, fake, names=[], **QUICK) == []
+
     @pytest.mark.parametrize("lacking", [0, 1])
     def test_a_missing_feature_is_named(self, rng, lacking):
         real, fake = sample(rng, 4), sample(rng, 4)

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval import statistics
-from eval.cache import measure_side, measured
+from eval.cache import load_side, measured
 from eval.features import FEATURES, features_of, select
-from eval.pieces import load_side
 from eval.statistics import load_statistics, save_statistics
 from rnngan.errors import Reject, UserError
 
@@ -85,15 +84,15 @@ def test_other_columns_are_not_saved(saved, tunes):
 
 
 def test_statistics_are_a_side(saved, tmp_path):
-    side = load_side(saved)
+    side = load_side(saved, [])
     assert (side.name, side.num_pieces, side.title(2)) == ("tunes", 3, "c.mid")
     assert side.rejects[0].reason == "empty"
     with pytest.raises(UserError, match="limit cannot pick"):
-        load_side(saved, limit=2)
+        load_side(saved, [], limit=2)
 
 
 def test_a_side_of_the_disk_and_its_statistics_agree(store, tmp_path):
-    side = measure_side(store.folder, NAMES, split="train")
+    side = load_side(store.folder, NAMES, split="train")
     save_statistics(
         tmp_path / "x.npz",
         side.name,
@@ -101,7 +100,7 @@ def test_a_side_of_the_disk_and_its_statistics_agree(store, tmp_path):
         titles=side.statistics.titles,
         piece_hashes=side.piece_hashes,
     )
-    again = load_side(tmp_path / "x.npz")
+    again = load_side(tmp_path / "x.npz", [])
     assert again.content_hash == side.content_hash
     assert [again.title(i) for i in range(again.num_pieces)] == list(side.statistics.titles)
 
@@ -179,7 +178,7 @@ def test_objects_are_not_read(saved):
 def test_other_archives_are_refused(saved, tmp_path):
     np.savez(saved, notes=np.zeros(3))
     with pytest.raises(UserError, match="no sound statistics"):
-        load_side(saved)
+        load_side(saved, [])
     with pytest.raises(UserError, match="cannot read"):
         load_statistics(tmp_path / "missing.npz")
 

@@ -166,7 +166,7 @@ class TestFeatureMatrix:
     def test_is_standardised_where_fitted_and_says_what_is_undefined(self):
         nan = math.nan
         table = {"constant": np.ones(5), "gaps": np.array([1.0, 3, nan, nan, 7])}
-        matrix = twosample.feature_matrix(table, np.array([True, True, True, True, False]))
+        matrix = twosample.regression_columns(table, np.array([True, True, True, True, False]))
         value, missing = matrix.T * math.sqrt(2)
         assert value[:4] == pytest.approx(np.array([-1, 1, 0, 0]) * math.sqrt(2))
         assert value[4] == pytest.approx(5)  # clipped: it is 7.07 deviations away
@@ -175,12 +175,12 @@ class TestFeatureMatrix:
     def test_a_histogram_weighs_as_much_as_a_number(self):
         rng = np.random.default_rng(0)
         table = {"bins": rng.dirichlet(np.ones(9), 30), "number": rng.normal(size=30)}
-        matrix = twosample.feature_matrix(table, np.ones(30, bool))
+        matrix = twosample.regression_columns(table, np.ones(30, bool))
         assert (matrix[:, :9] ** 2).sum() == pytest.approx((matrix[:, 9] ** 2).sum(), rel=0.05)
 
     def test_undefined_everywhere_says_nothing(self):
         table = {"never": np.full((4, 3), math.nan)}
-        assert twosample.feature_matrix(table, np.ones(4, bool)).shape == (4, 0)
+        assert twosample.regression_columns(table, np.ones(4, bool)).shape == (4, 0)
 
 
 class TestCodes:
