@@ -25,7 +25,7 @@ from rnngan.data.prepare import prepare
 from rnngan.data.store import Store
 from rnngan.discriminator.base import Discriminator
 from rnngan.discriminator.registry import new_discriminator
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.recurrent import RecurrentGenerator
 from rnngan.generator.rollouts import completions
 from rnngan.generator.sampling import uniforms
 from rnngan.layers import BFLOAT16_IS_FAST
@@ -248,7 +248,7 @@ def one_step(bench: Bench, model: Model, length: int, repeats: int) -> str:
 
 
 def prefix_by_prefix(
-    generator: LSTMGenerator, discriminator: Discriminator, fakes: Batch, givens: range
+    generator: RecurrentGenerator, discriminator: Discriminator, fakes: Batch, givens: range
 ) -> None:
     """One completion of the first `given` tokens of every sample, as published codes go about it.
 
@@ -268,7 +268,7 @@ def prefix_by_prefix(
 
 
 def all_at_once(
-    generator: LSTMGenerator,
+    generator: RecurrentGenerator,
     discriminator: Discriminator,
     fakes: Batch,
     grammar: Grammar,

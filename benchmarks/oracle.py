@@ -43,8 +43,9 @@ from rnngan.data.batches import Batch
 from rnngan.discriminator.base import Discriminator
 from rnngan.discriminator.registry import new_discriminator
 from rnngan.files import write_atomically
-from rnngan.generator.lstm import LSTMGenerator
-from rnngan.generator.sampling import drawing_log_probs, sample, uniforms
+from rnngan.generator.recurrent import RecurrentGenerator
+from rnngan.generator.registry import new_generator
+from rnngan.generator.sampling import Decoding, drawing_log_probs, sample, uniforms
 from rnngan.music.vocabulary import END, FRAME_TOKENS, PAD, START, Grammar, Vocabulary
 from rnngan.objectives.base import Diverged, Players, Round, draw, piece_logits
 from rnngan.objectives.likelihood import Targets, autocast, negative_log_likelihood, targets_of
@@ -92,13 +93,13 @@ def chain(num_symbols: int, length: int) -> npt.NDArray[np.int32]:
     return next_state
 
 
-def published_oracle(path: Path) -> LSTMGenerator:
+def published_oracle(path: Path) -> RecurrentGenerator:
     """The oracle as a generator of ours: its Start is their symbol 0, which they begin with."""
     with np.load(path) as arrays:
         theirs = [torch.from_numpy(arrays[f"arr_{i}"]) for i in range(len(arrays.files))]
     embedding, gates, (weight, bias) = theirs[0], theirs[1:13], theirs[13:]
     config = GeneratorConfig(embedding_size=32, hidden_size=32, num_layers=1, attention=0)
-    oracle = LSTMGenerator(config, FIRST + SYMBOLS).eval().requires_grad_(False)
+    oracle = new_generator(config, FIRST + SYMBOLS).eval().requires_grad_(False)
     order = (0, 3, 9, 6)  # input, forget, cell, output gate: theirs have the output gate third
     oracle.rnn.weight_ih_l0.copy_(torch.cat([gates[gate].T for gate in order]))
     oracle.rnn.weight_hh_l0.copy_(torch.cat([gates[gate + 1].T for gate in order]))
@@ -112,12 +113,18 @@ def published_oracle(path: Path) -> LSTMGenerator:
 
 
 def drawn_from(
-    generator: LSTMGenerator, grammar: Grammar, num: int, seed: int, *, temperature: float = 1.0
+    generator: RecurrentGenerator,
+    grammar: Grammar,
+    num: int,
+    seed: int,
+    *,
+    temperature: float = 1.0,
 ) -> Batch:
     """Sequences in float32, in groups that fit a processor's memory."""
     numbers = uniforms(seed, range(num), grammar.next_state.shape[0] - 1)
+    decoding = Decoding(temperature=temperature)
     groups = [
-        sample(generator, grammar, part, temperature=temperature, precision="float32").tokens
+        sample(generator, grammar, part, decoding, precision="float32").tokens
         for part in np.array_split(numbers, math.ceil(num / 500))
     ]
     tokens = torch.cat(groups).numpy()
@@ -131,7 +138,10 @@ def rows(batch: Batch, index: slice | npt.NDArray[np.integer]) -> Batch:
 
 @torch.no_grad()
 def nats_per_symbol(
-    generator: LSTMGenerator, batch: Batch, grammar: Grammar, temperatures: Sequence[float] = (1.0,)
+    generator: RecurrentGenerator,
+    batch: Batch,
+    grammar: Grammar,
+    temperatures: Sequence[float] = (1.0,),
 ) -> Floats:
     """Negative log-likelihood of each sequence at each temperature: `(temperatures, sequences)`."""
     generator.eval()
@@ -155,14 +165,14 @@ def _sums(logits: Tensor, targets: Targets, temperature: float) -> Floats:
 class Protocol:
     """The oracle and what was drawn from it, once and for all arms."""
 
-    oracle: LSTMGenerator
+    oracle: RecurrentGenerator
     tokenizer: Symbols
     train: Batch
     validation: Batch
     test: Batch
 
 
-def protocol_of(oracle: LSTMGenerator, num_test: int) -> Protocol:
+def protocol_of(oracle: RecurrentGenerator, num_test: int) -> Protocol:
     """Training, validation and test sequences, each from a seed of its own."""
     tokenizer = Symbols()
     real = drawn_from(oracle, tokenizer.grammar, NUM_TRAIN, seed_for(0, "oracle: training"))
@@ -239,7 +249,7 @@ DISCRIMINATOR = DiscriminatorConfig(
 
 def trained_by_likelihood(
     world: Protocol, network: GeneratorConfig, prior: float, config: PretrainConfig, seed: int
-) -> LSTMGenerator:
+) -> RecurrentGenerator:
     """Maximum likelihood with a Gaussian prior and dropout; the best on validation.
 
     200,000 tokens do not determine 5,000 embeddings and as many output rows; without the prior the
@@ -254,7 +264,7 @@ def trained_by_likelihood(
     """
     grammar = world.tokenizer.grammar
     reseed_torch(seed, "oracle: likelihood")
-    generator = LSTMGenerator(network, FIRST + SYMBOLS)
+    generator = new_generator(network, FIRST + SYMBOLS)
     counts = np.bincount(world.train.tokens.ravel(), minlength=FIRST + SYMBOLS) + 0.5
     counts[:FIRST] = 0.5
     log_rates = torch.from_numpy(np.log(counts / counts.mean())).float()
@@ -296,7 +306,7 @@ def fresh_critic(world: Protocol, config: RefineConfig, seed: int) -> Critic:
 
 
 def trained_critic(
-    world: Protocol, generator: LSTMGenerator, config: RefineConfig, seed: int
+    world: Protocol, generator: RecurrentGenerator, config: RefineConfig, seed: int
 ) -> Critic:
     """A discriminator that has learnt to tell the oracle from the generator, and is calibrated."""
     critic = fresh_critic(world, config, seed)
@@ -315,7 +325,9 @@ def trained_critic(
     return critic
 
 
-def drawn_for(world: Protocol, generator: LSTMGenerator, config: RefineConfig, seed: int) -> Batch:
+def drawn_for(
+    world: Protocol, generator: RecurrentGenerator, config: RefineConfig, seed: int
+) -> Batch:
     """The samples of a step."""
     grammar = world.tokenizer.grammar
     return draw(generator, grammar, num=config.batch_size, max_length=ROW, seed=seed)
@@ -323,11 +335,11 @@ def drawn_for(world: Protocol, generator: LSTMGenerator, config: RefineConfig, s
 
 def refined(
     world: Protocol,
-    reference: LSTMGenerator,
+    reference: RecurrentGenerator,
     discriminator: Discriminator,
     config: RefineConfig,
     seed: int,
-) -> LSTMGenerator:
+) -> RecurrentGenerator:
     """The generator after refinement, against a copy of the discriminator.
 
     Raises:
@@ -440,7 +452,9 @@ class Curve:
         return float(np.interp(test, along, values, left=math.nan, right=math.nan))
 
 
-def curve_of(world: Protocol, generator: LSTMGenerator, settings: Settings, seed: int) -> Curve:
+def curve_of(
+    world: Protocol, generator: RecurrentGenerator, settings: Settings, seed: int
+) -> Curve:
     """Of a generator alone."""
     grammar = world.tokenizer.grammar
     test = nats_per_symbol(generator, world.test, grammar, settings.temperatures).mean(1)
@@ -464,7 +478,7 @@ def curve_of(world: Protocol, generator: LSTMGenerator, settings: Settings, seed
 
 def guided_curve(
     world: Protocol,
-    generator: LSTMGenerator,
+    generator: RecurrentGenerator,
     discriminator: Discriminator,
     candidates: int,
     settings: Settings,
@@ -555,7 +569,7 @@ def run_seed(
     world: Protocol, settings: Settings, seed: int, cache: Cache, wanted: Callable[[str], bool]
 ) -> dict[str, Curve]:
     """All wanted arms with one seed; they begin from the same likelihood generator."""
-    generator = LSTMGenerator(GENERATOR, FIRST + SYMBOLS)
+    generator = new_generator(GENERATOR, FIRST + SYMBOLS)
     cache.network(
         f"likelihood-{seed}",
         generator,

@@ -259,13 +259,13 @@ def likelihood_tokens_per_second(store: Store, steps: int) -> float:
     import torch
 
     from rnngan.data.batches import TrainingBatches, augmentation_of
-    from rnngan.generator.lstm import LSTMGenerator
+    from rnngan.generator.registry import new_generator
     from rnngan.objectives.likelihood import autocast, negative_log_likelihood, targets_of
     from rnngan.training.pretrain import optimizer_of
 
     config = preset("base")
     torch.manual_seed(0)
-    generator = LSTMGenerator(config.generator, len(store.tokenizer.vocabulary))
+    generator = new_generator(config.generator, len(store.tokenizer.vocabulary))
     optimizer = optimizer_of(generator, learning_rate=1e-3, weight_decay=0.01)
     batches = TrainingBatches(
         store,

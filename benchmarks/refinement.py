@@ -44,6 +44,7 @@ from rnngan.data.batches import MAX_HELD_OUT, held_out_batches
 from rnngan.data.prepare import prepare
 from rnngan.files import write_atomically
 from rnngan.generate import MAX_TOKENS, generate_tokens
+from rnngan.generator.sampling import Decoding
 from rnngan.guidance import Guide, guided
 from rnngan.music.piece import Piece
 from rnngan.music.vocabulary import Tokens
@@ -159,7 +160,7 @@ class Trial:
         if guide:
             found = guided(
                 model, num=NUM, seed=seed, guide=guide, candidates=candidates,
-                temperature=temperature, max_tokens=MAX_TOKENS,
+                decoding=Decoding(temperature=temperature), max_tokens=MAX_TOKENS,
             )  # fmt: skip
             rows = found.tokens
             told["effective"] = statistics.median(found.effective)

@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from rnngan.config import GeneratorConfig, preset
 from rnngan.data.batches import Batch, TrainingBatches, augmentation_of, held_out_batches
 from rnngan.data.prepare import prepare
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.recurrent import RecurrentGenerator
+from rnngan.generator.registry import new_generator
 from rnngan.generator.sampling import sample, uniforms
 from rnngan.layers import BFLOAT16_IS_FAST
 from rnngan.music.tokenizers.events import Events, EventsConfig
@@ -63,7 +64,7 @@ def interleaved(works: dict[str, Callable[[], object]], repeats: int) -> dict[st
     return seconds
 
 
-def plain_samples(generator: LSTMGenerator, num: int, length: int) -> torch.Tensor:
+def plain_samples(generator: RecurrentGenerator, num: int, length: int) -> torch.Tensor:
     """The usual loop: a step of `nn.LSTM`, softmax, multinomial; no grammar."""
     tokens = torch.full((num, length), START)
     state = None
@@ -98,7 +99,7 @@ def sampling(length: int, repeats: int) -> str:
     for hidden_size in HIDDEN_SIZES:
         torch.manual_seed(0)
         config = GeneratorConfig(hidden_size=hidden_size, embedding_size=128, num_layers=2)
-        generator = LSTMGenerator(config, vocab_size).eval()
+        generator = new_generator(config, vocab_size).eval()
         for num in BATCH_SIZES:
             rows.append(sampling_row(generator, grammar, num, length, repeats))
             print(f"sampling: hidden {hidden_size}, batch {num} done", flush=True)
@@ -128,7 +129,7 @@ def sampling(length: int, repeats: int) -> str:
 
 
 def sampling_row(
-    generator: LSTMGenerator, grammar: Grammar, num: int, length: int, repeats: int
+    generator: RecurrentGenerator, grammar: Grammar, num: int, length: int, repeats: int
 ) -> list[str]:
     """One size of network and batch."""
     draws = uniforms(0, range(num), length)
@@ -203,7 +204,7 @@ def pretraining(batch_size: int, steps: int, every: int) -> str:
         grammar, vocab_size = store.tokenizer.grammar, len(store.tokenizer.vocabulary)
         torch.manual_seed(0)
         plain = PlainModel(config.generator, vocab_size)
-        ours = LSTMGenerator(config.generator, vocab_size)
+        ours = new_generator(config.generator, vocab_size)
         adam = torch.optim.Adam(plain.parameters())
         adamw = optimizer_of(
             ours,

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -23,6 +23,10 @@ from rnngan import __version__
 from rnngan.config import RunConfig, preset, read_toml
 from rnngan.errors import UserError, nearest_name
 from rnngan.progress import clock
+
+if TYPE_CHECKING:
+    from rnngan.music.vocabulary import Tokens
+    from rnngan.training.checkpoint import Model
 
 Options = TypeVar("Options")
 TrainKind = TypeVar("TrainKind", bound="TrainOptions")
@@ -69,34 +73,86 @@ class DemoOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions:
-    """Options of generation."""
+class DecodingOptions:
+    """How a model writes pieces, and where they go."""
 
-    model: tyro.conf.Positional[Path]
-    """Run folder or .safetensors file."""
-    num: int = 16
-    """Pieces."""
+    num: int | None = None
+    """Pieces; by default 16, or with a beam as many as it is wide."""
     bars: int | None = None
     """Exactly so many bars; by default each piece ends where the model ends it."""
+    min_bars: int | None = None
+    """At least so many bars."""
+    max_bars: int | None = None
+    """At most so many bars."""
+    max_tokens: int = 1024
+    """A piece that has not ended after so many tokens is cut there."""
     temperature: float = 1.0
     """Divides the logits; below 1 is safer, above 1 is wilder."""
     top_k: int = 0
     """Draw from so many likeliest tokens alone; 0: from all."""
     top_p: float = 1.0
     """Draw from the fewest likeliest tokens that have this probability together; 1: from all."""
+    no_repeat_ngram: int = 0
+    """Write no run of so many tokens twice; 0: no such rule. A note takes about 3 tokens."""
+    repetition_penalty: float = 1.0
+    """Above 1 the tokens that came last become less likely; of all kinds, bar lines, too."""
+    repetition_window: int = 64
+    """So many tokens came last."""
     guide: Literal["none", "resample", "reject", "particles"] = "none"
     """Let the discriminator choose: of finished candidates (resample, reject), or among growing
     ones (particles; it needs a causal head)."""
     guide_candidates: int = 16
     """Candidates per piece that it chooses from."""
+    beam: int | None = None
+    """Search for the likeliest pieces with a beam of this width, best first."""
+    stochastic_beam: bool = False
+    """Draw the beam's pieces without replacement: none comes twice."""
+    length_penalty: float = 0.6
+    """Of the beam: 0 compares plain log-probabilities, which favours short pieces."""
+    attention_picture: Path | None = None
+    """PNG file for what the generator looked back at in the first piece."""
     seed: int = 0
     """The same seed gives the same bytes."""
     stage: Literal["pretrain", "refine"] | None = None
     """Model of this stage of the run; the last one by default."""
-    out: Path = Path("generated")
-    """Folder for the MIDI and WAV files."""
     wav: bool = True
     """Write sound beside each MIDI file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions(DecodingOptions):
+    """Options of generation."""
+
+    model: tyro.conf.Positional[Path]
+    """Run folder or .safetensors file."""
+    tag: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """KEY=VALUE that every piece has, such as style=reel, mode=minor or metre=6/8; may be repeated.
+    Without any the model chooses all tags, and else it is told of no others."""
+    tag_weight: float = 0.0
+    """Above 0 those tags count for more than in the corpus; 1 or 2 is much."""
+    out: Path = Path("generated")
+    """Folder for the MIDI and WAV files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinueOptions(DecodingOptions):
+    """Options of continuing; bars are those behind the primer, tokens all."""
+
+    primer: tyro.conf.Positional[Path]
+    """MIDI, ABC or MusicXML file to go on from."""
+    checkpoint: Path = Path("runs/demo")
+    """Run folder or .safetensors file."""
+    with_primer: Annotated[
+        bool,
+        tyro.conf.arg(
+            name="primer",
+            aliases=["--with-primer"],
+            help_behavior_hint="(default: with the primer)",
+        ),
+    ] = True
+    """Begin each piece with the primer."""
+    out: Path = Path("continued")
+    """Folder for the MIDI and WAV files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,28 +420,85 @@ def _follow(*, threads: int | None = None, **plan_fields: Any) -> int:
 
 def _generate(words: Sequence[str]) -> int:
     options = parse(GenerateOptions, words, "generate")
-    from rnngan.generate import find_model, generate, generate_guided, write_music
+    from rnngan.generate import find_model, write_music
+    from rnngan.music.tokenizers.tags import parse_tags, tagged_prefix, untagged
 
+    tags = parse_tags(options.tag)
+    if options.tag_weight and not tags:
+        raise UserError("--tag-weight needs tags that it weighs; add --tag KEY=VALUE")
     model = find_model(options.model, options.stage)
-    how: dict[str, Any] = {
-        "num": options.num,
-        "seed": options.seed,
-        "bars": options.bars,
-        "temperature": options.temperature,
-        "top_k": options.top_k,
-        "top_p": options.top_p,
+    start = {
+        "prefix": tagged_prefix(model.tokenizer, tags),
+        "untagged": untagged(model.tokenizer.vocabulary),
+        "tag_weight": options.tag_weight,
     }
-    if options.guide == "none":
-        pieces = generate(model, **how)
-    else:
-        guided = generate_guided(
-            model, guide=options.guide, candidates=options.guide_candidates, **how
-        )
-        pieces = [model.tokenizer.decode(row) for row in guided.tokens]
-        print(guided.in_words(options.guide_candidates))
+    rows = _written(model, options, **start)
+    paths = write_music([model.tokenizer.decode(row) for row in rows], options.out, wav=options.wav)
+    print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
+    return 0
+
+
+def _continue(words: Sequence[str]) -> int:
+    options = parse(ContinueOptions, words, "continue")
+    from rnngan.continuation import read_primer
+    from rnngan.generate import data_settings, find_model, write_music
+
+    model = find_model(options.checkpoint, options.stage)
+    primer = read_primer(options.primer, model.tokenizer, data_settings(options.checkpoint))
+    rows = _written(model, options, prefix=primer.tokens, bars_before=primer.num_bars)
+    pieces = [primer.continued(row, with_primer=options.with_primer) for row in rows]
     paths = write_music(pieces, options.out, wav=options.wav)
     print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
     return 0
+
+
+_DRAWING = (
+    *("seed", "bars", "min_bars", "max_bars", "max_tokens", "temperature", "top_k", "top_p"),
+    *("no_repeat_ngram", "repetition_penalty", "repetition_window"),
+)
+"""Options that say how every piece is drawn, by whatever way."""
+
+
+def _written(model: Model, options: DecodingOptions, **start: Any) -> list[Tokens]:
+    """Tokens of the pieces that are asked for, and the picture of attention if it is, too."""
+    from rnngan.generate import (
+        check_attention,
+        draw_attention,
+        generate_beams,
+        generate_guided,
+        generate_tokens,
+    )
+
+    how: dict[str, Any] = {name: getattr(options, name) for name in _DRAWING} | start
+    how["num"] = (options.beam or 16) if options.num is None else options.num
+    if options.stochastic_beam and options.beam is None:
+        raise UserError("--stochastic-beam needs --beam, its width")
+    if options.attention_picture:
+        check_attention(model)
+    if options.beam is not None:
+        if options.guide != "none":
+            raise UserError("--beam and --guide choose in different ways: leave one of them out")
+        found = generate_beams(
+            model,
+            beam=options.beam,
+            stochastic=options.stochastic_beam,
+            length_penalty=options.length_penalty,
+            **how,
+        )
+        rows = found.tokens
+        print(found.in_words())
+    elif options.guide != "none":
+        guided = generate_guided(
+            model, guide=options.guide, candidates=options.guide_candidates, **how
+        )
+        rows = guided.tokens
+        print(guided.in_words(options.guide_candidates))
+    else:
+        rows = generate_tokens(model, **how)
+    if options.attention_picture:
+        draw_attention(model, rows[0], options.attention_picture, title="attention in the first")
+        print(f"wrote {options.attention_picture}")
+    return rows
 
 
 def _evaluate(words: Sequence[str]) -> int:
@@ -490,6 +603,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
         _train(("prepare", "pretrain", "refine", "report"), "train"),
     ),
     "generate": ("model to MIDI and sound", _generate),
+    "continue": ("a file of music, and how a model goes on with it", _continue),
     "evaluate": ("generated music against real music", _evaluate),
     "frontier": ("quality against diversity of runs, and whether refinement paid", _frontier),
     "render": ("MIDI to sound and piano roll", _render),

@@ -100,6 +100,8 @@ class DataConfig:
     """Likewise the lengths of their notes; onsets stay."""
     velocity_jitter: int = 0
     """Velocities of training pieces move by up to so many bins, each note for itself."""
+    tag_dropout: float = 0.1
+    """A training piece loses all its tags with this probability, and else each of them."""
     max_length: int = 512
     """Tokens of a training excerpt; longer pieces are cut at a bar line, at random."""
 
@@ -128,6 +130,7 @@ class DataConfig:
         for name in ("tempo_factor", "duration_factor"):
             _require(self, name, lambda value: 1 <= value <= 4, "1 to 4")
         _require(self, "velocity_jitter", lambda value: 0 <= value <= 127, "0 to 127")
+        _check_rates(self, "tag_dropout")
         _require(self, "max_length", lambda value: value >= 16, "at least 16")
 
 
@@ -135,6 +138,11 @@ class DataConfig:
 class GeneratorConfig:
     """Recurrent network that writes tokens one after another."""
 
+    kind: Annotated[
+        Literal["lstm", "gru", "rnn", "peephole-lstm", "conv-lstm"],
+        tyro.conf.arg(aliases=["--generator"]),
+    ] = "lstm"
+    """Cell of its layers; conv-lstm is an LSTM behind causal convolutions."""
     embedding_size: int = 128
     """Width of a token's embedding."""
     hidden_size: int = 256
@@ -149,14 +157,23 @@ class GeneratorConfig:
     """Dropout before the output layer."""
     tied: bool = False
     """Output layer shares its weights with the embedding, through a projection."""
-    attention: int = 128
+    attention: Annotated[int, tyro.conf.arg(aliases=["--attention"])] = 128
     """Width of the attention over all that was written before, which lets a phrase return; 0 for
     none."""
     attention_heads: int = 4
     """Places that are looked at at once."""
+    convolutions: int = 2
+    """Convolutional layers (conv-lstm)."""
+    kernel_size: int = 4
+    """Tokens that a convolution sees, the latest and those before it (conv-lstm)."""
+    pool_size: int = 2
+    """Times of which the largest output of a convolution is kept (conv-lstm)."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "embedding_size", "hidden_size", "num_layers", "attention_heads")
+        _check_positive(
+            self, "embedding_size", "hidden_size", "num_layers", "attention_heads", "convolutions",
+            "kernel_size", "pool_size",
+        )  # fmt: skip
         _check_not_negative(self, "attention")
         _check_rates(self, "embedding_dropout", "layer_dropout", "output_dropout")
         _require(
@@ -372,6 +389,8 @@ class OutputConfig:
     """Last checkpoints kept per stage, beside the best."""
     log_every: int = 10
     """Updates from one line of the log to the next."""
+    evaluate_samples: bool = True
+    """Compare samples with held-out music at every validation, for the log."""
     num_samples: int = 16
     """Pieces generated at the end."""
     num_evaluated: int = 96

@@ -37,7 +37,7 @@ from rnngan.data.store import Store
 from rnngan.errors import UserError
 from rnngan.files import write_atomically
 from rnngan.generate import generate_guided, generate_tokens, guide_for
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.recurrent import RecurrentGenerator
 from rnngan.generator.sampling import drawing_log_probs
 from rnngan.guidance import Guide
 from rnngan.music.vocabulary import Grammar
@@ -325,7 +325,7 @@ def _point(
 
 @torch.no_grad()
 def drawing_likelihoods(
-    generator: LSTMGenerator,
+    generator: RecurrentGenerator,
     batches: Sequence[Batch],
     grammar: Grammar,
     settings: Sequence[Setting],

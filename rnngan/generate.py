@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from rnngan.config import DataConfig
 from rnngan.errors import UserError
-from rnngan.generator.sampling import sample, uniforms
+from rnngan.generator.sampling import Decoding, sample, uniforms
+from rnngan.generator.search import MAX_BEAMS, beam_search, stochastic_beam_search
 from rnngan.guidance import Guide, Guided, guided
 from rnngan.music.audio import render_wav
 from rnngan.music.midi import write_midi
+from rnngan.music.picture import attention_png
 from rnngan.music.piece import Piece
-from rnngan.music.vocabulary import Tokens
+from rnngan.music.vocabulary import START, Tokens
 from rnngan.training.checkpoint import Checkpoints, Model, read_model
 from rnngan.training.run import Run
 
@@ -42,6 +49,19 @@ def find_model(path: Path, stage: str | None = None) -> Model:
     return Checkpoints(run.checkpoints, stage, keep=1, say=_ignore).read_best()
 
 
+def data_settings(path: Path) -> DataConfig | None:
+    """How the corpus of a model was read and cleaned; None for a file that lies in no run.
+
+    Args:
+        path: As of `find_model`.
+
+    Raises:
+        UserError: The run's settings are damaged.
+    """
+    run = path if path.is_dir() else path.resolve().parent.parent
+    return Run.open(run).config.data if (run / "config.toml").exists() else None
+
+
 def _ignore(_: str) -> None:
     """`Say` for where nothing is passed over."""
 
@@ -57,28 +77,14 @@ def generate(
     return [model.tokenizer.decode(row) for row in rows]
 
 
-def generate_tokens(
-    model: Model,
-    *,
-    num: int,
-    seed: int,
-    bars: int | None = None,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    max_tokens: int = MAX_TOKENS,
-) -> list[Tokens]:
+def generate_tokens(model: Model, *, num: int, seed: int, **how: Any) -> list[Tokens]:
     """Pieces as a model writes them; piece `i` has random numbers of its own, from (seed, i).
 
     Args:
         model: Its generator is used.
         num: How many.
         seed: Of the draws.
-        bars: Exactly so many; by default the model ends the piece.
-        temperature: Divides the logits; above 0.
-        top_k: Draw from so many likeliest tokens alone; 0 draws from all.
-        top_p: Draw from the likeliest tokens of this probability in sum alone; 1 draws from all.
-        max_tokens: Where a piece is cut; `bars` get room for more if need be.
+        how: See `Plan.of`.
 
     Returns:
         Of each piece all tokens, Start and End included, `(length,)`.
@@ -86,56 +92,192 @@ def generate_tokens(
     Raises:
         UserError: A number is out of range.
     """
-    max_tokens = _room(num, bars, max_tokens)
-    tokenizer = model.tokenizer
+    plan = Plan.of(model, num=num, **how)
     rows: list[Tokens] = []
     for first in range(0, num, _BATCH):
-        draws = uniforms(seed, range(first, min(first + _BATCH, num)), max_tokens)
         samples = sample(
             model.generator,
-            tokenizer.grammar,
-            draws,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            bar=tokenizer.bar,
-            num_bars=bars,
+            model.tokenizer.grammar,
+            uniforms(seed, range(first, min(first + _BATCH, num)), plan.max_tokens),
+            plan.decoding,
+            prefix=plan.prefix,
+            bar=model.tokenizer.bar,
         )
-        tokens = samples.tokens.numpy().astype(np.uint16)
-        rows += [row[:length] for row, length in zip(tokens, samples.lengths.tolist())]
+        rows += _rows(samples.tokens, samples.lengths)
     return rows
 
 
 def generate_guided(
-    model: Model,
-    *,
-    num: int,
-    seed: int,
-    guide: Guide,
-    candidates: int,
-    bars: int | None = None,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    max_tokens: int = MAX_TOKENS,
+    model: Model, *, num: int, seed: int, guide: Guide, candidates: int, **how: Any
 ) -> Guided:
-    """Pieces chosen by the model's discriminator, see `rnngan.guidance`.
+    """Pieces chosen by the model's discriminator, see `rnngan.guidance`; `how` as in `Plan.of`.
 
     Raises:
         UserError: A number is out of range, or the model's discriminator does not serve.
     """
+    plan = Plan.of(model, num=num, **how)
     return guided(
         model,
         num=num,
         seed=seed,
         guide=guide,
         candidates=candidates,
-        max_tokens=_room(num, bars, max_tokens),
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        num_bars=bars,
+        max_tokens=plan.max_tokens,
+        decoding=plan.decoding,
+        prefix=plan.prefix,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a beam search found.
+
+    Attributes:
+        tokens: Of each piece, `(length,)`.
+        log_probs: Nats of each piece's tokens behind the prefix.
+    """
+
+    tokens: list[Tokens]
+    log_probs: list[float]
+
+    def in_words(self) -> str:
+        """How likely they are, in a line."""
+        least, most = min(self.log_probs), max(self.log_probs)
+        return f"log-probabilities of the pieces: {most:.1f} to {least:.1f} nats"
+
+
+def generate_beams(
+    model: Model,
+    *,
+    num: int,
+    beam: int,
+    seed: int = 0,
+    stochastic: bool = False,
+    length_penalty: float = 0.6,
+    **how: Any,
+) -> Found:
+    """The likeliest pieces, best first; or, `stochastic`, pieces that are drawn and all differ.
+
+    Args:
+        model: Its generator is used.
+        num: How many; at most `beam`, unless stochastic: then sets of `beam` pieces are drawn, each
+            from (seed, its number), and only those of a set surely differ.
+        beam: Width of the beam.
+        seed: Of what is stochastic.
+        stochastic: See `stochastic_beam_search`.
+        length_penalty: See `beam_search`; it does not act where it is stochastic.
+        how: See `Plan.of`.
+
+    Raises:
+        UserError: A number is out of range.
+    """
+    plan = Plan.of(model, num=num, **how)
+    if not 1 <= beam <= MAX_BEAMS:
+        raise UserError(f"--beam must be 1 to {MAX_BEAMS}, got {beam}")
+    if num > beam and not stochastic:
+        raise UserError(
+            f"--num must be at most --beam, {beam}, of which each beam is a piece, got {num}; "
+            "or add --stochastic-beam"
+        )
+    model_and_plan = model.generator, model.tokenizer.grammar, beam, plan.decoding
+    options: dict[str, Any] = {
+        "max_length": plan.max_tokens,
+        "prefix": plan.prefix,
+        "bar": model.tokenizer.bar,
+    }
+    tokens: list[Tokens] = []
+    log_probs: list[float] = []
+    num_sets, together = -(-num // beam), max(_BATCH // beam, 1)
+    for first in range(0, num_sets, together):
+        if stochastic:
+            groups = range(first, min(first + together, num_sets))
+            beams = stochastic_beam_search(*model_and_plan, seed=seed, groups=groups, **options)
+        else:
+            beams = beam_search(*model_and_plan, length_penalty=length_penalty, **options)
+        tokens += _rows(beams.tokens.flatten(0, 1), beams.lengths.flatten())
+        log_probs += beams.log_probs.flatten().tolist()
+    # A model that has fewer sequences than there are beams fills up with some of probability 0.
+    real = [i for i, log_prob in enumerate(log_probs) if log_prob > -np.inf][:num]
+    return Found(tokens=[tokens[i] for i in real], log_probs=[log_probs[i] for i in real])
+
+
+def _rows(tokens: Tensor, lengths: Tensor) -> list[Tokens]:
+    """Of each piece its own tokens."""
+    rows = tokens.cpu().numpy().astype(np.uint16)
+    return [row[:length] for row, length in zip(rows, lengths.tolist())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How pieces are written, whatever chooses among them.
+
+    Attributes:
+        decoding: How tokens are chosen; bars of the prefix are among those that it bounds.
+        max_tokens: Where a piece is cut, the prefix included.
+        prefix: Tokens that every piece begins with.
+    """
+
+    decoding: Decoding
+    max_tokens: int
+    prefix: tuple[int, ...]
+
+    @staticmethod
+    def of(
+        model: Model,
+        *,
+        num: int,
+        bars: int | None = None,
+        min_bars: int | None = None,
+        max_bars: int | None = None,
+        max_tokens: int = MAX_TOKENS,
+        prefix: Sequence[int] = (START,),
+        bars_before: int = 0,
+        **options: Any,
+    ) -> Plan:
+        """The plan of what a user asks for.
+
+        Args:
+            model: Writes the pieces.
+            num: How many.
+            bars: Exactly so many; by default the model ends the piece.
+            min_bars: At least so many.
+            max_bars: At most so many.
+            max_tokens: Where a piece is cut, the prefix included; bars that are asked for get room
+                for more if need be.
+            prefix: Tokens that every piece begins with.
+            bars_before: Bars of the prefix that do not count.
+            options: Of `Decoding`.
+
+        Raises:
+            UserError: A number is out of range, or the prefix leaves no room.
+        """
+        if num < 1:
+            raise UserError(f"--num must be at least 1, got {num}")
+        for name, value in (("bars", bars), ("min-bars", min_bars), ("max-bars", max_bars)):
+            if value is not None and not 1 <= value <= 1000:
+                raise UserError(f"--{name} must be 1 to 1000, got {value}")
+            if value is not None and model.tokenizer.bar is None:
+                raise UserError(f"--{name} needs a tokenizer that has bars; this model's has none")
+        if bars is not None:
+            if min_bars is not None or max_bars is not None:
+                raise UserError("--bars is exact: leave out --min-bars and --max-bars")
+            min_bars = max_bars = bars
+        if min_bars is not None and max_bars is not None and min_bars > max_bars:
+            raise UserError(f"--max-bars must be at least --min-bars, {min_bars}, got {max_bars}")
+        if len(prefix) >= max_tokens:
+            raise UserError(
+                f"--max-tokens must be above the {len(prefix)} tokens that a piece begins with, "
+                f"got {max_tokens}"
+            )
+        return Plan(
+            decoding=Decoding(
+                min_bars=bars_before + min_bars if min_bars else 0,
+                max_bars=bars_before + max_bars if max_bars else None,
+                **options,
+            ),
+            max_tokens=max(max_tokens, len(prefix) + _TOKENS_PER_BAR * (min_bars or 0)),
+            prefix=tuple(prefix),
+        )
 
 
 def guide_for(model: Model, wanted: Guide | Literal["none"]) -> Guide | None:
@@ -146,15 +288,36 @@ def guide_for(model: Model, wanted: Guide | Literal["none"]) -> Guide | None:
     return None if wanted == "particles" and not judge.config.causal_head else wanted
 
 
-def _room(num: int, bars: int | None, max_tokens: int) -> int:
-    """Where a piece is cut."""
-    if num < 1:
-        raise UserError(f"--num must be at least 1, got {num}")
-    if bars is None:
-        return max_tokens
-    if not 1 <= bars <= 1000:
-        raise UserError(f"--bars must be 1 to 1000, got {bars}")
-    return max(max_tokens, _TOKENS_PER_BAR * bars)
+def check_attention(model: Model) -> None:
+    """See that a generator looks back at all.
+
+    Raises:
+        UserError: It does not.
+    """
+    if not model.generator.config.attention:
+        raise UserError(
+            "there is no attention to draw: this generator has none; train one with "
+            "--generator.attention 128"
+        )
+
+
+def draw_attention(model: Model, tokens: Tokens, path: Path, *, title: str = "") -> None:
+    """Write a picture of what the generator looked back at while it wrote a piece.
+
+    Args:
+        model: With attention; all heads are drawn as one, their mean.
+        tokens: Of the piece, `(length,)`.
+        path: Of the PNG file.
+        title: Stands above.
+
+    Raises:
+        UserError: The generator has no attention, or the file cannot be written.
+    """
+    check_attention(model)
+    batch = torch.from_numpy(tokens.astype(np.int64))[None]
+    with torch.inference_mode():
+        weights = model.generator.attention_weights(batch)[0].mean(0).numpy()
+    attention_png(model.tokenizer, tokens, weights, path, title=title)
 
 
 def write_music(pieces: list[Piece], folder: Path, *, wav: bool = True) -> list[Path]:

@@ -24,9 +24,9 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,8 @@ from torch import Tensor
 from rnngan.data.batches import Batch
 from rnngan.discriminator.base import Discriminator
 from rnngan.errors import UserError
-from rnngan.generator.sampling import Samples, sample, uniforms
-from rnngan.music.vocabulary import Tokens
+from rnngan.generator.sampling import AS_THE_MODEL, Decoding, Samples, sample, uniforms
+from rnngan.music.vocabulary import START, Tokens
 from rnngan.objectives.base import piece_logits
 from rnngan.objectives.importance import systematic_resample
 from rnngan.training.checkpoint import Model
@@ -88,10 +88,8 @@ def guided(
     guide: Guide,
     candidates: int,
     max_tokens: int,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    num_bars: int | None = None,
+    decoding: Decoding = AS_THE_MODEL,
+    prefix: Sequence[int] = (START,),
 ) -> Guided:
     """Pieces that the model's discriminator takes for real.
 
@@ -102,10 +100,8 @@ def guided(
         guide: How.
         candidates: Of each piece; of `reject`, in each round.
         max_tokens: Where a piece is cut.
-        temperature: Of the draws. The discriminator was calibrated at 1.
-        top_k: See `rnngan.generator.sampling.sample`.
-        top_p: Likewise.
-        num_bars: Likewise.
+        decoding: Of the candidates. The discriminator was calibrated at temperature 1.
+        prefix: Tokens that every candidate begins with.
 
     Raises:
         UserError: The model has no discriminator, or none with a causal head; a number is out of
@@ -125,29 +121,21 @@ def guided(
     if not 2 <= candidates <= _ROWS:
         raise UserError(f"guide-candidates must be 2 to {_ROWS}, got {candidates}")
 
-    decoding = _Decoding(
+    drawing = _Candidates(
         model=model,
         discriminator=discriminator,
         seed=seed,
         candidates=candidates,
         max_tokens=max_tokens,
-        options={
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "bar": model.tokenizer.bar,
-            "num_bars": num_bars,
-        },
+        decoding=decoding,
+        prefix=prefix,
     )
-    if guide == "resample":
-        return _resampled(decoding, num)
-    if guide == "reject":
-        return _rejected(decoding, num)
-    return _filtered(decoding, num)
+    ways = {"resample": _resampled, "reject": _rejected, "particles": _filtered}
+    return ways[guide](drawing, num)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Decoding:
+class _Candidates:
     """What all three ways need."""
 
     model: Model
@@ -155,7 +143,8 @@ class _Decoding:
     seed: int
     candidates: int
     max_tokens: int
-    options: dict[str, Any]
+    decoding: Decoding
+    prefix: Sequence[int]
 
     def draw(self, indices: Iterable[int], regroup: ParticleFilter | None = None) -> Samples:
         """Candidates with these numbers."""
@@ -163,8 +152,10 @@ class _Decoding:
             self.model.generator,
             self.model.tokenizer.grammar,
             uniforms(self.seed, list(indices), self.max_tokens),
+            self.decoding,
+            prefix=self.prefix,
+            bar=self.model.tokenizer.bar,
             regroup=regroup,
-            **self.options,
         )
 
     def candidates_of(self, pieces: Iterable[int], first: int = 0) -> list[int]:
@@ -201,42 +192,42 @@ class _Decoding:
         return [range(first, min(first + size, num)) for first in range(0, num, size)]
 
 
-def _resampled(decoding: _Decoding, num: int) -> Guided:
+def _resampled(drawing: _Candidates, num: int) -> Guided:
     tokens: list[Tokens] = []
     effective: list[float] = []
-    for pieces in decoding.parts(num):
-        samples = decoding.draw(decoding.candidates_of(pieces))
-        logs = decoding.log_ratios(samples).reshape(len(pieces), -1)
-        numbers = decoding.choice_numbers(pieces, 1)[:, 0]
+    for pieces in drawing.parts(num):
+        samples = drawing.draw(drawing.candidates_of(pieces))
+        logs = drawing.log_ratios(samples).reshape(len(pieces), -1)
+        numbers = drawing.choice_numbers(pieces, 1)[:, 0]
         tokens += _chosen(samples, logs, numbers)
         effective += effective_number(normalised(logs)).tolist()
-    return Guided(tokens=tokens, effective=effective, num_drawn=num * decoding.candidates)
+    return Guided(tokens=tokens, effective=effective, num_drawn=num * drawing.candidates)
 
 
-def _rejected(decoding: _Decoding, num: int) -> Guided:
+def _rejected(drawing: _Candidates, num: int) -> Guided:
     # The pilot has numbers that no piece reaches.
-    pilot = decoding.draw((1 << 63) + i for i in range(_PILOT))
-    bound = float(decoding.log_ratios(pilot).max())
+    pilot = drawing.draw((1 << 63) + i for i in range(_PILOT))
+    bound = float(drawing.log_ratios(pilot).max())
     found: dict[int, Tokens] = {}
     best: dict[int, tuple[float, Tokens]] = {}
     num_drawn = 0
     for round_ in range(_MOST_ROUNDS):
         waiting = [piece for piece in range(num) if piece not in found]
-        for first in range(0, len(waiting), max(_ROWS // decoding.candidates, 1)):
-            pieces = waiting[first : first + max(_ROWS // decoding.candidates, 1)]
-            samples = decoding.draw(decoding.candidates_of(pieces, round_ * decoding.candidates))
-            logs = decoding.log_ratios(samples).reshape(len(pieces), -1)
-            size = (round_ + 1) * decoding.candidates
-            numbers = decoding.choice_numbers(pieces, size)[:, -decoding.candidates :]
+        for first in range(0, len(waiting), max(_ROWS // drawing.candidates, 1)):
+            pieces = waiting[first : first + max(_ROWS // drawing.candidates, 1)]
+            samples = drawing.draw(drawing.candidates_of(pieces, round_ * drawing.candidates))
+            logs = drawing.log_ratios(samples).reshape(len(pieces), -1)
+            size = (round_ + 1) * drawing.candidates
+            numbers = drawing.choice_numbers(pieces, size)[:, -drawing.candidates :]
             for row, piece in enumerate(pieces):
                 accepted = np.flatnonzero(numbers[row] < np.exp(np.minimum(logs[row] - bound, 0)))
                 taken = int(accepted[0]) if len(accepted) else int(logs[row].argmax())
-                drawn = _row(samples, row * decoding.candidates + taken)
+                drawn = _row(samples, row * drawing.candidates + taken)
                 if len(accepted):
                     found[piece] = drawn
                     num_drawn += taken + 1
                 else:
-                    num_drawn += decoding.candidates
+                    num_drawn += drawing.candidates
                     if logs[row, taken] > best.get(piece, (-np.inf, drawn))[0]:
                         best[piece] = float(logs[row, taken]), drawn
         if len(found) == num:
@@ -250,17 +241,17 @@ def _rejected(decoding: _Decoding, num: int) -> Guided:
     )
 
 
-def _filtered(decoding: _Decoding, num: int) -> Guided:
+def _filtered(drawing: _Candidates, num: int) -> Guided:
     tokens: list[Tokens] = []
     effective: list[float] = []
-    for pieces in decoding.parts(num):
-        numbers = decoding.choice_numbers(pieces, decoding.max_tokens + 1)
-        particles = ParticleFilter(decoding.discriminator, numbers[:, 1:], decoding.candidates)
-        samples = decoding.draw(decoding.candidates_of(pieces), particles)
-        logs = decoding.log_ratios(samples).reshape(len(pieces), -1) - particles.counted
+    for pieces in drawing.parts(num):
+        numbers = drawing.choice_numbers(pieces, drawing.max_tokens + 1)
+        particles = ParticleFilter(drawing.discriminator, numbers[:, 1:], drawing.candidates)
+        samples = drawing.draw(drawing.candidates_of(pieces), particles)
+        logs = drawing.log_ratios(samples).reshape(len(pieces), -1) - particles.counted
         tokens += _chosen(samples, logs, numbers[:, 0])
         effective += effective_number(normalised(logs)).tolist()
-    return Guided(tokens=tokens, effective=effective, num_drawn=num * decoding.candidates)
+    return Guided(tokens=tokens, effective=effective, num_drawn=num * drawing.candidates)
 
 
 def _chosen(samples: Samples, logs: Floats, numbers: Floats) -> list[Tokens]:

@@ -45,8 +45,8 @@ def reset_recurrent(rnn: nn.RNNBase) -> None:
 
     torch's own, uniform in ±1/√hidden, leave networks of a few hundred units silent for their
     first hundreds of updates. Recurrent matrices become orthogonal (Saxe et al. 2014), those of the
-    input as in Glorot & Bengio 2010, biases zero; an LSTM's forget gates begin open (Gers et al.
-    2000).
+    input as in Glorot & Bengio 2010, biases and peepholes zero; an LSTM's forget gates begin open
+    (Gers et al. 2000).
     """
     hidden = rnn.hidden_size
     for name, weight in rnn.named_parameters():
@@ -57,7 +57,7 @@ def reset_recurrent(rnn: nn.RNNBase) -> None:
             nn.init.xavier_uniform_(weight)
         else:
             nn.init.zeros_(weight)
-            if isinstance(rnn, nn.LSTM) and name.startswith("bias_ih"):
+            if rnn.mode == "LSTM" and name.startswith("bias_ih"):
                 weight.data[hidden : 2 * hidden] = 1
 
 

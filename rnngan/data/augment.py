@@ -1,4 +1,4 @@
-"""Changes to training pieces that leave them music: other keys, tempos, lengths and loudnesses.
+"""Changes to training pieces that leave them music: other keys, tempos, lengths, loudnesses, tags.
 
 All work on token ids: a token becomes another of its kind, so that what obeys the grammar still
 does. Kinds that a vocabulary lacks are left alone.
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from rnngan.errors import UserError
 from rnngan.music.tokenizers.base import Tokenizer
+from rnngan.music.tokenizers.tags import untagged
 from rnngan.music.vocabulary import Tokens, Vocabulary
 
 _ANYWHERE = 127  # semitones that a token without pitch may be moved
@@ -27,12 +28,17 @@ class Augmentation:
 
     Attributes:
         transpose: Semitones at most, down or up, as far as the vocabulary reaches; the
-            transpositions that fit are equally likely, and drums stay. 0 to 127.
+            transpositions that fit are equally likely, and drums stay. A piece that was transposed
+            loses a tag that tells its key. 0 to 127.
         tempo: All tempos are multiplied by one factor between 1 / `tempo` and `tempo`, its
             logarithm uniform, and become the nearest that have a token, by ratio. At least 1.
         duration: Likewise all note lengths, nearest by difference; onsets stay.
         velocity: Each velocity moves by up to so many tokens, down or up, as far as there are any,
             every note for itself. At least 0.
+        tag_dropout: With this probability a piece loses all its tags, and else each of them for
+            itself: their tokens become those of a key without a value. So a generator learns to
+            write with some tags, all, or none (Ho & Salimans, "Classifier-free diffusion guidance",
+            2022, algorithm 1). At least 0, below 1.
 
     Raises:
         UserError: A value is out of range.
@@ -42,6 +48,7 @@ class Augmentation:
     tempo: float = 1.0
     duration: float = 1.0
     velocity: int = 0
+    tag_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.transpose <= 127:
@@ -51,6 +58,8 @@ class Augmentation:
                 raise UserError(f"{name} must be a factor of at least 1, got {getattr(self, name)}")
         if self.velocity < 0:
             raise UserError(f"velocity must be at least 0, got {self.velocity}")
+        if not 0 <= self.tag_dropout < 1:
+            raise UserError(f"tag_dropout must be at least 0 and below 1, got {self.tag_dropout}")
 
 
 def augmented(
@@ -77,7 +86,10 @@ def augmented(
     if augmentation.transpose:
         down = min(augmentation.transpose, int(tables.room_below.take(tokens).min()))
         up = min(augmentation.transpose, int(tables.room_above.take(tokens).min()))
-        becomes += tables.pitched * (int(key * (down + up + 1)) - down)
+        shift = int(key * (down + up + 1)) - down
+        becomes += tables.pitched * shift
+        if shift:
+            becomes[tables.keys] = tables.untagged[tables.keys]
     if augmentation.tempo > 1:
         tables.tempo.multiply(becomes, augmentation.tempo ** (2 * tempo - 1))
     if augmentation.duration > 1:
@@ -88,6 +100,11 @@ def augmented(
         reach = augmentation.velocity
         moved = changed[struck] + rng.integers(-reach, reach + 1, len(struck))
         changed[struck] = np.clip(moved, ids.start, ids.stop - 1)
+    if augmentation.tag_dropout and (ids := tables.tags):
+        tagged = np.flatnonzero((changed >= ids.start) & (changed < ids.stop))
+        all_, *each = rng.random(1 + len(tagged)) < augmentation.tag_dropout
+        lost = tagged[all_ | np.array(each, dtype=bool)]
+        changed[lost] = tables.untagged[changed[lost]]
     return changed.astype(np.uint16)
 
 
@@ -136,6 +153,9 @@ class _Tables:
         room_below, room_above: Semitones that a token can move down and up.
         tempo, duration: Tokens of those kinds.
         velocity: Ids of that kind, ascending in loudness.
+        tags: Ids of tags.
+        keys: Those that tell a key.
+        untagged: What stands in place of each token where tags are not told.
     """
 
     ids: npt.NDArray[np.int64]
@@ -145,6 +165,9 @@ class _Tables:
     tempo: _Scale
     duration: _Scale
     velocity: range
+    tags: range
+    keys: npt.NDArray[np.int64]
+    untagged: npt.NDArray[np.int64]
 
     @staticmethod
     def of(tokenizer: Tokenizer) -> _Tables:
@@ -170,6 +193,9 @@ class _Tables:
             tempo=_Scale.of(vocabulary, "Tempo", float, lambda a, b: np.sqrt(a * b)),
             duration=_Scale.of(vocabulary, "Duration", _length, lambda a, b: (a + b) / 2),
             velocity=vocabulary.ids("Velocity"),
+            tags=vocabulary.ids("Tag"),
+            keys=np.flatnonzero([name.startswith("Tag_key=") for name in vocabulary.names]),
+            untagged=np.array(untagged(vocabulary), dtype=np.int64),
         )
 
 

@@ -47,6 +47,7 @@ def augmentation_of(config: DataConfig) -> Augmentation:
         tempo=config.tempo_factor,
         duration=config.duration_factor,
         velocity=config.velocity_jitter,
+        tag_dropout=config.tag_dropout,
     )
 
 

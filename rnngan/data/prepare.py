@@ -66,7 +66,7 @@ except ImportError:  # not on Windows: there nothing keeps two processes apart
 
 _NOT_STORED = (
     *("transpose", "tempo_factor", "duration_factor", "velocity_jitter", "max_length"),
-    "max_reject_rate",
+    *("tag_dropout", "max_reject_rate"),
 )
 """Settings that act when batches are drawn, or say when to give up; all others change the store."""
 _MARGIN = 6

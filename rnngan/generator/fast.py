@@ -1,34 +1,37 @@
-"""The LSTM generator one token at a time, fast.
+"""A recurrent generator one token at a time, fast.
 
 Much of what a step of `nn.LSTM` costs on a CPU is not its products: the weights are put anew into
 the order in which oneDNN multiplies, and every call of torch takes a microsecond or more.
 `FastStepper` has the weights put in order once, in bfloat16 where the processor computes in it, and
-runs each layer as one call; a piece that is alone goes through NumPy.
+runs a layer in few calls, that of an LSTM in one; a piece that is alone goes through NumPy.
+`rnngan.generator.fast_cells` has the kinds of layers.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnngan.generator.attention import CausalAttention, Memory
-from rnngan.generator.lstm import LSTMGenerator, State
+from rnngan.generator.convolution import CausalConvolutions
+from rnngan.generator.fast_cells import (
+    LAYERS,
+    SINGLE_LAYERS,
+    FloatArray,
+    Linear,
+    linear,
+)
+from rnngan.generator.recurrent import RecurrentGenerator, State
 from rnngan.layers import BFLOAT16_IS_FAST
 
 Precision = Literal["auto", "bfloat16", "float32"]
-"""Of the recurrent layers' weights and states; cells, the attention's memory and logits are
-float32, and so is everything where one piece is alone on a CPU. `auto` is bfloat16 where the
+"""Of the recurrent layers' products and what they put out; cells, the attention's memory and logits
+are float32, and so is everything where one piece is alone on a CPU. `auto` is bfloat16 where the
 processor computes in it."""
-
-Linear = Callable[[Tensor], Tensor]
-FloatArray = npt.NDArray[np.float32]
 
 _HAS_PACKED_LSTM = hasattr(torch.ops.mkldnn, "_reorder_mkldnn_rnn_layer_weight")
 _LEAST_ROOM = 128
@@ -47,7 +50,7 @@ class FastStepper:
     """
 
     def __init__(
-        self, generator: LSTMGenerator, *, batch_size: int = 1, precision: Precision = "auto"
+        self, generator: RecurrentGenerator, *, batch_size: int = 1, precision: Precision = "auto"
     ) -> None:
         self._generator = generator
         self._on_cpu = generator.output.weight.device.type == "cpu"
@@ -59,13 +62,14 @@ class FastStepper:
         self._network = self._network_for(batch_size)
         self.set_state(generator.start(batch_size))
 
-    def _network_for(self, batch_size: int) -> _Single | _Packed | _Plain:
+    def _network_for(self, batch_size: int) -> _Single | _Several:
         if self._on_cpu and batch_size == 1:
             return _Single(self._generator)
         # Where the processor has no bfloat16, oneDNN has no LSTM in it either.
-        if self._on_cpu and _HAS_PACKED_LSTM and (BFLOAT16_IS_FAST or self._dtype.itemsize == 4):
-            return _Packed(self._generator, self._dtype)
-        return _Plain(self._generator, self._dtype)
+        packed = (
+            self._on_cpu and _HAS_PACKED_LSTM and (BFLOAT16_IS_FAST or self._dtype.itemsize == 4)
+        )
+        return _Several(self._generator, self._dtype, packed=packed)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Logits after one more token per piece.
@@ -87,7 +91,7 @@ class FastStepper:
 
     def set_state(self, state: State) -> None:
         """Go on from a state of this stepper, another or the generator, with all its pieces."""
-        self._go_on(state, torch.arange(state.hidden.shape[1], device=state.hidden.device))
+        self._go_on(state, torch.arange(state.batch_size, device=state.layers[0][0].device))
 
     def _go_on(self, state: State, rows: Tensor) -> None:
         if (len(rows) == 1) != (self._batch_size == 1):
@@ -97,56 +101,46 @@ class FastStepper:
 
 
 class _Single:
-    """One piece on NumPy.
+    """One piece on NumPy; its convolutions, if there are any, on torch."""
 
-    Its calls cost a third of torch's, and for one row there is nothing to gain from oneDNN, whose
-    every call takes 10 to 20 µs to set up.
-    """
-
-    def __init__(self, generator: LSTMGenerator) -> None:
-        layers = [[weight.numpy(force=True) for weight in w] for w in generator.layers()]
-        self._input_weights = [layer[0] for layer in layers]
-        self._hidden_weights = [layer[1] for layer in layers]
-        self._biases = [layer[2] + layer[3] for layer in layers]
+    def __init__(self, generator: RecurrentGenerator) -> None:
+        layer = SINGLE_LAYERS[generator.cell]
+        self._layers = [layer(weights) for weights in generator.layers()]
         self._embedding = generator.embedding.weight.numpy(force=True)
         weight, bias = _output(generator)
         self._weight, self._bias = weight.numpy(force=True), bias.numpy(force=True)
-        # sigmoid(x) = (1 + tanh(x / 2)) / 2, so one tanh does for all gates.
-        size = generator.rnn.hidden_size
-        self._scale = np.repeat(np.array([0.5, 0.5, 1.0, 0.5], dtype=np.float32), size)
-        self._shift = np.repeat(np.array([0.5, 0.5, 0.0, 0.5], dtype=np.float32), size)
+        self._front: _Front | None = None
+        if generator.front is not None:
+            self._front = _Front(generator.front, torch.float32, packed=False)
         self._attention: _SingleAttention | None = None
         if generator.attention is not None:
             self._attention = _SingleAttention(generator.attention, generator.embedding.weight)
 
     def set_state(self, state: State, rows: Tensor) -> None:
-        self._hidden = state.hidden.index_select(1, rows)[:, 0].numpy()
-        self._cell = state.cell.index_select(1, rows)[:, 0].numpy()
+        picked = _picked(state, rows)
+        for layer, tensors in zip(self._layers, picked.layers):
+            layer.state = [tensor[0].numpy() for tensor in tensors]
+        if self._front is not None:
+            self._front.state = picked.front
         if self._attention is not None and state.memory is not None:
             self._attention.set_memory(state.memory, rows)
 
     def state(self) -> State:
-        hidden, cell = (torch.tensor(part)[:, None] for part in (self._hidden, self._cell))
-        return State(hidden, cell, self._attention.memory() if self._attention else None)
+        return State(
+            tuple(
+                tuple(torch.tensor(part)[None] for part in layer.state) for layer in self._layers
+            ),
+            self._front.state if self._front else (),
+            self._attention.memory() if self._attention else None,
+        )
 
     def step(self, tokens: Tensor) -> Tensor:
         token = int(tokens)
         inputs = self._embedding[token]
-        for i, (hidden, cell) in enumerate(zip(self._hidden, self._cell)):
-            gates = self._input_weights[i] @ inputs
-            gates += self._hidden_weights[i] @ hidden
-            gates += self._biases[i]
-            gates *= self._scale
-            np.tanh(gates, out=gates)
-            gates *= self._scale
-            gates += self._shift
-            into, keep, new, out = gates.reshape(4, -1)
-            cell *= keep
-            new *= into
-            cell += new
-            np.tanh(cell, out=hidden)
-            hidden *= out
-            inputs = hidden
+        if self._front is not None:
+            inputs = self._front.step(torch.from_numpy(inputs)[None])[0].numpy()
+        for i, layer in enumerate(self._layers):
+            inputs = hidden = layer.step(inputs)
             if i == 0 and self._attention is not None:
                 context = self._attention.look_back(hidden, token)
                 inputs = np.concatenate([hidden, context])
@@ -193,51 +187,80 @@ class _SingleAttention:
         return found.ravel()
 
 
-class _Several(ABC):
-    """Several pieces on torch; the subclasses say how a layer and a product are computed."""
+class _Several:
+    """Several pieces on torch."""
 
-    def __init__(self, generator: LSTMGenerator, dtype: torch.dtype) -> None:
-        self._size = generator.rnn.hidden_size
+    def __init__(self, generator: RecurrentGenerator, dtype: torch.dtype, *, packed: bool) -> None:
+        layer = LAYERS[generator.cell]
+        self._layers = [layer(weights, dtype, packed=packed) for weights in generator.layers()]
+        self._size = generator.config.hidden_size
         self._dtype = dtype
         self._embedding = generator.embedding.weight.to(dtype)
-        self._output = self._linear(*_output(generator))
+        self._output = linear(*_output(generator), packed=packed)
+        self._front: _Front | None = None
+        if generator.front is not None:
+            self._front = _Front(generator.front, dtype, packed=packed)
         self._attention: _Attention | None = None
         if generator.attention is not None:
             weight, bias, of_tokens = _attention_weights(
                 generator.attention, generator.embedding.weight
             )
-            project = self._linear(weight.to(dtype), bias.to(dtype))
+            project = linear(weight.to(dtype), bias.to(dtype), packed=packed)
             self._attention = _Attention(project, of_tokens)
 
     def set_state(self, state: State, rows: Tensor) -> None:
-        self._hidden = list(state.hidden.index_select(1, rows).to(self._dtype)[:, None])
-        self._cell = list(state.cell.index_select(1, rows)[:, None])
+        picked = _picked(state, rows)
+        for layer, tensors in zip(self._layers, picked.layers):
+            layer.state = list(tensors)
+        if self._front is not None:
+            self._front.state = picked.front
         if self._attention is not None and state.memory is not None:
             self._attention.set_memory(state.memory, rows)
 
     def state(self) -> State:
-        hidden, cell = torch.cat(self._hidden).float(), torch.cat(self._cell)
-        return State(hidden, cell, self._attention.memory() if self._attention else None)
+        return State(
+            tuple(tuple(part.float() for part in layer.state) for layer in self._layers),
+            self._front.state if self._front else (),
+            self._attention.memory() if self._attention else None,
+        )
 
     def step(self, tokens: Tensor) -> Tensor:
-        output = self._embedding.index_select(0, tokens)[None]
-        for i in range(len(self._hidden)):
-            output = self._layer(i, output)
+        output = self._embedding.index_select(0, tokens)
+        if self._front is not None:
+            output = self._front.step(output)
+        for i, layer in enumerate(self._layers):
+            output = layer.step(output)
             if i == 0 and self._attention is not None:
-                context = self._attention.look_back(output[0], tokens)
-                output = torch.cat([output, context[None].to(self._dtype)], dim=2)
-        output = output[0].float()
+                context = self._attention.look_back(output, tokens)
+                output = torch.cat([output, context.to(self._dtype)], dim=1)
+        output = output.float()
         if self._attention is not None:
             output = torch.cat([output[:, : self._size], context], dim=1)
         return self._output(output)
 
-    @abstractmethod
-    def _layer(self, i: int, inputs: Tensor) -> Tensor:
-        """One step of a layer, `(1, batch, hidden)`; its hidden and cell state move on."""
 
-    @abstractmethod
-    def _linear(self, weight: Tensor, bias: Tensor) -> Linear:
-        """The product with a weight, plus a bias."""
+class _Front:
+    """The convolutions of several pieces; the state is in float32."""
+
+    def __init__(self, front: CausalConvolutions, dtype: torch.dtype, *, packed: bool) -> None:
+        self.state: tuple[Tensor, ...] = ()
+        self._products = [
+            linear(weight.flatten(1).to(dtype), bias.to(dtype), packed=packed)
+            for weight, bias in front.weights()
+        ]
+
+    def step(self, inputs: Tensor) -> Tensor:
+        features, ends = inputs, []
+        for product, last_inputs, last_outputs in zip(
+            self._products, self.state[::2], self.state[1::2]
+        ):
+            window = torch.cat([last_inputs, features[:, :, None].float()], dim=2)
+            outputs = product(window.flatten(1).to(inputs.dtype)).relu_()
+            pooled = torch.cat([last_outputs, outputs[:, :, None].float()], dim=2)
+            features = pooled.amax(2).to(inputs.dtype)
+            ends += [window[:, :, 1:], pooled[:, :, 1:]]
+        self.state = tuple(ends)
+        return torch.cat([inputs, features], dim=1)
 
 
 class _Attention:
@@ -272,76 +295,12 @@ class _Attention:
         return found.flatten(1)
 
 
-class _Packed(_Several):
-    """On oneDNN, the weights in its order."""
-
-    def __init__(self, generator: LSTMGenerator, dtype: torch.dtype) -> None:
-        super().__init__(generator, dtype)
-        self._weights = []
-        for weights in generator.layers():
-            input_weight, hidden_weight = torch.ops.mkldnn._reorder_mkldnn_rnn_layer_weight(
-                weights[0].to(dtype), weights[1].to(dtype), self._size, False, True, False
-            )
-            self._weights.append((input_weight, hidden_weight, weights[2], weights[3]))
-
-    def _layer(self, i: int, inputs: Tensor) -> Tensor:
-        output: Tensor
-        output, _, self._cell[i], _ = torch.mkldnn_rnn_layer(
-            inputs,
-            *self._weights[i],
-            self._hidden[i],
-            self._cell[i],
-            False,  # not reversed
-            (),
-            2,  # an LSTM
-            self._size,
-            1,  # layer
-            True,  # with biases
-            False,  # in one direction
-            False,  # time first
-            False,  # not training
-        )
-        self._hidden[i] = output
-        return output
-
-    def _linear(self, weight: Tensor, bias: Tensor) -> Linear:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-        return lambda inputs: torch.ops.mkldnn._linear_pointwise(
-            inputs, packed, bias, "none", [], ""
-        )
+def _picked(state: State, rows: Tensor) -> State:
+    """Those rows of a state, all but the attention's memory, which gets room besides."""
+    return state._replace(memory=None).map(lambda part: part.index_select(0, rows))
 
 
-class _Plain(_Several):
-    """Through `nn.LSTM`'s function, for other devices and for builds of torch without oneDNN."""
-
-    def __init__(self, generator: LSTMGenerator, dtype: torch.dtype) -> None:
-        super().__init__(generator, dtype)
-        self._weights = [[w.to(dtype) for w in weights] for weights in generator.layers()]
-
-    def set_state(self, state: State, rows: Tensor) -> None:
-        super().set_state(state, rows)
-        self._cell = [cell.to(self._dtype) for cell in self._cell]
-
-    def _layer(self, i: int, inputs: Tensor) -> Tensor:
-        output: Tensor
-        output, self._hidden[i], self._cell[i] = torch.lstm(
-            inputs,
-            (self._hidden[i], self._cell[i]),
-            self._weights[i],
-            has_biases=True,
-            num_layers=1,
-            dropout=0.0,
-            train=False,
-            bidirectional=False,
-            batch_first=False,
-        )
-        return output
-
-    def _linear(self, weight: Tensor, bias: Tensor) -> Linear:
-        return lambda inputs: F.linear(inputs, weight, bias)
-
-
-def _output(generator: LSTMGenerator) -> tuple[Tensor, Tensor]:
+def _output(generator: RecurrentGenerator) -> tuple[Tensor, Tensor]:
     """Weight and bias from `hidden`'s vectors to logits; a projection between is multiplied in."""
     weight: Tensor = generator.output.weight
     bias: Tensor = generator.output.bias

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from rnngan.generator.fast import FastStepper, Precision
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.recurrent import RecurrentGenerator
 from rnngan.generator.sampling import BLOCK, SHRINK, Chooser
 from rnngan.music.vocabulary import END, PAD, Grammar
 
@@ -53,7 +53,7 @@ class Completions:
 
 
 def completions(
-    generator: LSTMGenerator,
+    generator: RecurrentGenerator,
     grammar: Grammar,
     tokens: Tensor,
     lengths: Tensor,
@@ -85,7 +85,7 @@ def completions(
     if tokens.shape[1] > max_length:
         raise ValueError(f"samples have {tokens.shape[1]} tokens, the numbers are for {max_length}")
     states = grammar.states_before(tokens.numpy(), lengths.numpy()).T
-    chooser = Chooser(grammar, torch.from_numpy(states).long().flatten(), None, None, 0, 0, 1.0)
+    chooser = Chooser(grammar, torch.from_numpy(states).long().flatten())
     uniform = torch.tensor(draws.transpose(2, 0, 1) * SHRINK, dtype=torch.float32)
     with torch.inference_mode():
         walker = FastStepper(generator, batch_size=batch, precision=precision)

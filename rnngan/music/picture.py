@@ -1,4 +1,4 @@
-"""Piano rolls: pictures of pieces, as PNG files and as arrays of pixels."""
+"""Pictures of pieces: piano rolls, and what a generator looked back at, as PNG files or pixels."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import numpy.typing as npt
 from rnngan.errors import UserError
 from rnngan.files import write_atomically
 from rnngan.music.piece import DRUMS, TICKS_PER_QUARTER, Notes, Piece
+from rnngan.music.tokenizers.base import Tokenizer
+from rnngan.music.vocabulary import Tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,6 +82,134 @@ def piano_roll_image(
     with _quiet_fonts():
         canvas.draw()
     return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]
+
+
+def attention_png(
+    tokenizer: Tokenizer,
+    tokens: Tokens,
+    weights: npt.NDArray[np.floating],
+    path: Path,
+    *,
+    title: str = "",
+) -> None:
+    """Write a picture of attention weights between a piece's piano rolls.
+
+    From top to bottom the piece is written, from left to right it is looked back at, both to the
+    scale of musical time. A cell is the share of the attention that all tokens of what begins at
+    one tick get (see `onsets_of_tokens`) while what begins at another is written, the mean over its
+    tokens; the rows of what is shown add up to 1. Colours show the square root of the share.
+
+    Args:
+        tokenizer: Whose tokens they are.
+        tokens: Of the piece, `(time,)`.
+        weights: `(time, place)`; row `t` is what is looked at when token `t + 1` is chosen.
+        path: Of the PNG file.
+        title: Stands above.
+
+    Raises:
+        UserError: The piece has no notes, or the file cannot be written.
+    """
+    piece = tokenizer.decode(tokens)
+    if not len(piece.notes):
+        raise UserError("a piece without notes has no picture of its attention")
+    from matplotlib.colors import PowerNorm
+
+    onsets = onsets_of_tokens(tokenizer, tokens)
+    ticks, shares = attention_between_onsets(onsets, weights)
+    bar_lines = piece.bar_lines()
+    end = max(int(bar_lines[-1]), int(ticks[-1]) + 1)
+    edges = np.append(ticks, end)
+
+    figure = _figure(9.6, 9.6)
+    grid = figure.subplots(
+        2, 2, sharex="col", sharey="row", width_ratios=(1, 6), height_ratios=(1, 6)
+    )
+    (corner, above), (beside, matrix) = grid
+    corner.set_axis_off()
+    seen = np.ma.masked_equal(shares, 0)  # what is not written yet stays white
+    norm = PowerNorm(0.5, 0, float(shares.max()))
+    mesh = matrix.pcolormesh(edges, edges, seen, cmap="magma_r", norm=norm)
+    draw_piano_roll(above, piece, title=title, end=end)
+    above.tick_params(labelbottom=False, labelleft=True)
+    _draw_roll_downwards(beside, piece, end)
+    lined = bar_lines[:: 1 + len(bar_lines) // 48]
+    matrix.vlines(lined, 0, end, color=BAR_LINE, linewidth=0.4)
+    matrix.hlines(lined, 0, end, color=BAR_LINE, linewidth=0.4)
+    numbered = bar_lines[:-1][:: 1 + len(bar_lines) // 24]
+    names = [str(int(np.searchsorted(bar_lines, tick)) + 1) for tick in numbered]
+    matrix.set_xticks(numbered, names)
+    beside.set_yticks(numbered, names)
+    matrix.set_xlabel("looked back at (bar)", fontsize=9, color=FAINT_INK)
+    beside.set_ylabel("written (bar)", fontsize=9, color=FAINT_INK)
+    bar = figure.colorbar(mesh, ax=matrix, fraction=0.03, pad=0.01)
+    bar.set_label("share of attention", fontsize=9, color=FAINT_INK)
+    for axes in (matrix, beside, bar.ax):
+        axes.tick_params(length=0, labelsize=8, colors=FAINT_INK, pad=3)
+        for side in axes.spines.values():
+            side.set_visible(False)
+    file = io.BytesIO()
+    with _quiet_fonts():
+        figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
+    write_atomically(path, file.getvalue())
+
+
+def onsets_of_tokens(tokenizer: Tokenizer, tokens: Tokens) -> npt.NDArray[np.int64]:
+    """Tick where the note begins that each token belongs to, `(time,)`.
+
+    A token belongs to the note that it makes or changes; where it does neither, to the next that is
+    made or changed after it, and at the end of the piece to the last.
+    """
+    onsets = np.full(len(tokens), -1)
+    velocities = tokenizer.vocabulary.ids("Velocity")
+    before: set[tuple[int, ...]] = set()
+    for time in range(len(tokens)):
+        # Tracks are numbered anew when one is added, which changes no note.
+        notes = tokenizer.decode(tokens[: time + 1]).notes
+        now = set(map(tuple, notes[["start", "end", "pitch", "velocity", "program"]].tolist()))
+        if now - before:
+            onsets[time] = max(note[0] for note in now - before)
+        elif time and tokens[time] in velocities:
+            onsets[time] = onsets[time - 1]  # it may be what decoding took for granted
+        before = now
+    known = np.flatnonzero(onsets >= 0)
+    if not len(known):
+        return np.zeros(len(tokens), dtype=np.int64)
+    following = np.minimum(np.searchsorted(known, np.arange(len(tokens))), len(known) - 1)
+    return onsets[known[following]]
+
+
+def attention_between_onsets(
+    onsets: npt.NDArray[np.integer], weights: npt.NDArray[np.floating]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Distinct onsets `(onsets,)`, and the share that each looks at each, `(onsets, onsets)`.
+
+    Args:
+        onsets: Of each token, `(time,)`.
+        weights: `(time, place)`, as in `attention_png`.
+    """
+    ticks, group = np.unique(onsets, return_inverse=True)
+    one_hot = np.eye(len(ticks))[group]
+    written, seen = one_hot[1:], one_hot[:-1]
+    count = np.maximum(written.sum(0), 1)[:, None]
+    return ticks, written.T @ weights[:-1, :-1] @ seen / count
+
+
+def _draw_roll_downwards(axes: Axes, piece: Piece, end: int) -> None:
+    """Draw a piece's notes with time going down and pitches to the right."""
+    from matplotlib.collections import PolyCollection
+
+    rows = _Rows.of(piece)
+    axes.set_xlim(rows.bottom - 0.5, rows.top + 0.5)
+    axes.set_ylim(end, 0)
+    corners, colours = _note_shapes(piece.notes, rows, end)
+    axes.add_collection(
+        PolyCollection(list(corners[..., ::-1]), facecolors=colours, linewidths=0, zorder=2)
+    )
+    bar_lines = piece.bar_lines()
+    lined = bar_lines[:: 1 + len(bar_lines) // 48]
+    axes.hlines(lined, *axes.get_xlim(), color=BAR_LINE, linewidth=0.8, zorder=1)
+    named = [pitch for pitch in range(rows.low, rows.high + 1) if pitch % 12 == 0]
+    axes.set_xticks(named, [note_name(pitch) for pitch in named])
 
 
 def draw_piano_roll(axes: Axes, piece: Piece, *, title: str = "", end: int | None = None) -> None:
@@ -214,6 +344,19 @@ def _draw_bars(axes: Axes, piece: Piece, bar_lines: npt.NDArray[np.int64]) -> No
 def _draw_notes(axes: Axes, notes: Notes, rows: _Rows) -> None:
     """Draw every note as a bar from its start to its end."""
     from matplotlib.collections import PolyCollection
+
+    left, right = axes.get_xlim()
+    corners, colours = _note_shapes(notes, rows, right - left)
+    axes.add_collection(PolyCollection(list(corners), facecolors=colours, linewidths=0, zorder=2))
+
+
+def _note_shapes(
+    notes: Notes, rows: _Rows, span: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Corners `(notes, 4, 2)` of each note, tick and row, and colours `(notes, 3)`.
+
+    `span` is how many ticks the picture shows. The first track comes last, to lie on top.
+    """
     from matplotlib.colors import to_rgb
 
     colours = np.empty((len(notes), 3))
@@ -223,18 +366,15 @@ def _draw_notes(axes: Axes, notes: Notes, rows: _Rows) -> None:
     strength = 0.35 + 0.65 * notes["velocity"][:, None] / 127
     colours = 1 - strength * (1 - colours)
 
-    left, right = axes.get_xlim()
-    unit = (right - left) / 1000
+    unit = span / 1000
     sizes = notes["end"] - notes["start"]
     # A sliver is left out before the next note; the shortest notes are widened to be seen.
     sizes = np.maximum(sizes - np.minimum(0.12 * sizes, 0.8 * unit), 1.5 * unit)
     row = rows.place(notes)
     start, end, low, high = notes["start"], notes["start"] + sizes, row - 0.42, row + 0.42
     corners = np.stack([start, low, start, high, end, high, end, low], axis=1).reshape(-1, 4, 2)
-    order = np.argsort(-notes["track"].astype(int), kind="stable")  # the first track on top
-    axes.add_collection(
-        PolyCollection(list(corners[order]), facecolors=colours[order], linewidths=0, zorder=2)
-    )
+    order = np.argsort(-notes["track"].astype(int), kind="stable")
+    return corners[order], colours[order]
 
 
 def _draw_legend(axes: Axes, piece: Piece, room: float) -> None:

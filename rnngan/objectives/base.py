@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rnngan.config import RefineConfig
 from rnngan.data.batches import Batch
 from rnngan.discriminator.base import Discriminator
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.recurrent import RecurrentGenerator
 from rnngan.generator.sampling import sample, uniforms
 from rnngan.music.vocabulary import Grammar
 from rnngan.objectives.likelihood import Targets, autocast
@@ -49,8 +49,8 @@ class Players:
         precision: Of the matrix products.
     """
 
-    generator: LSTMGenerator
-    reference: LSTMGenerator
+    generator: RecurrentGenerator
+    reference: RecurrentGenerator
     discriminator: Discriminator
     optimizer: torch.optim.Optimizer
     grammar: Grammar
@@ -141,7 +141,7 @@ def need_finite(**figures: float) -> None:
 
 
 def draw(
-    generator: LSTMGenerator, grammar: Grammar, *, num: int, max_length: int, seed: int
+    generator: RecurrentGenerator, grammar: Grammar, *, num: int, max_length: int, seed: int
 ) -> Batch:
     """So many pieces at temperature 1, cut at `max_length` tokens."""
     samples = sample(generator, grammar, uniforms(seed, range(num), max_length))

@@ -41,8 +41,7 @@ from torch.nn import functional as F
 
 from rnngan.data.batches import Batch
 from rnngan.errors import UserError
-from rnngan.generator.attention import Memory
-from rnngan.generator.lstm import LSTMGenerator, State
+from rnngan.generator.recurrent import RecurrentGenerator, State
 from rnngan.layers import grammar_log_softmax
 from rnngan.music.vocabulary import END, PAD, START, Grammar
 from rnngan.objectives.base import Objective, Players, Round, piece_logits
@@ -168,7 +167,7 @@ class Relaxed:
 
 
 def relaxed_samples(
-    generator: LSTMGenerator,
+    generator: RecurrentGenerator,
     grammar: Grammar,
     *,
     num: int,
@@ -206,13 +205,13 @@ def relaxed_samples(
         if bool(((token == END) | (token == PAD)).all()):
             break
         if time % chunk == 0:
-            one_hot, state = one_hot.detach(), detached(state)
+            one_hot, state = one_hot.detach(), state.map(Tensor.detach)
     drawn = torch.stack(tokens, 1)
     batch = Batch(tokens=drawn.numpy(), lengths=(drawn != PAD).sum(1).numpy())
     return Relaxed(one_hot=torch.stack(rows, 1), batch=batch)
 
 
-def step_from(generator: LSTMGenerator, rows: Tensor, state: State) -> tuple[Tensor, State]:
+def step_from(generator: RecurrentGenerator, rows: Tensor, state: State) -> tuple[Tensor, State]:
     """Logits `(batch, vocab)` after weighted tokens `(batch, vocab)`, and the state to go on.
 
     Every row becomes a vocabulary of its own: one token, whose embedding is the weighted mean.
@@ -233,11 +232,3 @@ def straight_through(
     soft = (inverse_temperature * noisy).softmax(-1)
     hard = F.one_hot(noisy.argmax(-1), noisy.shape[-1]).to(soft.dtype)
     return hard + (soft - soft.detach())  # in this order exactly one-hot
-
-
-def detached(state: State) -> State:
-    """The same state, with no way back into what it came from."""
-    memory = state.memory
-    if memory is not None:
-        memory = Memory(memory.keys.detach(), memory.values.detach())
-    return State(state.hidden.detach(), state.cell.detach(), memory)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rnngan.data.batches import Batch
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.recurrent import RecurrentGenerator
 from rnngan.layers import BFLOAT16_IS_FAST, grammar_log_softmax, length_mask
 from rnngan.music.vocabulary import Grammar
 
@@ -60,20 +60,20 @@ def autocast(precision: str) -> AbstractContextManager[None]:
     return torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
 
 
-def target_log_probs(generator: LSTMGenerator, targets: Targets) -> Tensor:
+def target_log_probs(generator: RecurrentGenerator, targets: Targets) -> Tensor:
     """Log-probabilities of all tokens at every target: `(targets, vocab)`, −inf if not allowed."""
     hidden, _ = generator.hidden(targets.inputs)
     return grammar_log_softmax(generator.logits(hidden[targets.mask]), targets.allowed)
 
 
-def negative_log_likelihood(generator: LSTMGenerator, targets: Targets) -> Tensor:
+def negative_log_likelihood(generator: RecurrentGenerator, targets: Targets) -> Tensor:
     """Mean over the targets, nats per token; a scalar with a gradient."""
     return F.nll_loss(target_log_probs(generator, targets), targets.tokens)
 
 
 @torch.no_grad()
 def held_out_likelihood(
-    generator: LSTMGenerator, batches: Iterable[Batch], grammar: Grammar, *, precision: str
+    generator: RecurrentGenerator, batches: Iterable[Batch], grammar: Grammar, *, precision: str
 ) -> tuple[float, int]:
     """Negative log-likelihood of whole pieces, all tokens summed.
 

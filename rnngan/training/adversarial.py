@@ -41,7 +41,7 @@ from rnngan.training.monitor import Monitor
 from rnngan.training.optimizers import optimizer_of
 from rnngan.training.pretrain import STAGE as PRETRAIN
 from rnngan.training.run import Run
-from rnngan.training.samples import watch
+from rnngan.training.samples import sample_evaluation, watch
 from rnngan.training.seeds import reseed_torch, seed_for
 
 STAGE = "refine"
@@ -111,6 +111,7 @@ class Refinement:
             seed=self.seed,
         )
         self.music = Music(store, run)
+        self.evaluation = sample_evaluation(run, store, max_length=self.config.max_length)
         self.step, self.stopped = 0, False
         self.breaches: list[Breach] = []
         self.last_auc = 0.5
@@ -310,7 +311,8 @@ class Refinement:
         monitor.scalars(self.step, {f"adversarial/{k}": v for k, v in figures.items()})
         watch(
             monitor, self.players.generator, self.store.tokenizer, self.music.held_out_pieces,
-            step=self.step, max_length=self.config.max_length, seed=self.seed,
+            evaluation=self.evaluation, step=self.step, max_length=self.config.max_length,
+            seed=self.seed,
         )  # fmt: skip
 
     def save(self, metrics: Mapping[str, float]) -> None:
@@ -362,12 +364,14 @@ class Music:
 
     def __init__(self, store: Store, run: Run) -> None:
         config, seed = run.config.refine, run.config.seed
+        # The generator has learnt to leave tags out now and then; so do real pieces.
+        untagged = Augmentation(tag_dropout=run.config.data.tag_dropout)
         self.openings, self.other_openings = (
             TrainingBatches(
                 store,
                 batch_size=config.batch_size,
                 max_length=config.max_length,
-                augmentation=Augmentation(),
+                augmentation=untagged,
                 seed=seed_for(seed, purpose),
                 openings=True,
             )
@@ -378,7 +382,7 @@ class Music:
             store,
             batch_size=config.batch_size // config.minibatches,
             max_length=run.config.data.max_length,
-            augmentation=Augmentation(),
+            augmentation=untagged,
             seed=seed_for(seed, "excerpts"),
         )
         self._grammar = store.tokenizer.grammar

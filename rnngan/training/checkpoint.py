@@ -27,7 +27,8 @@ from rnngan.discriminator.base import Discriminator
 from rnngan.discriminator.registry import new_discriminator
 from rnngan.errors import UserError
 from rnngan.files import write_atomically
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.recurrent import RecurrentGenerator
+from rnngan.generator.registry import new_generator
 from rnngan.music.tokenizers.base import Tokenizer
 from rnngan.music.tokenizers.registry import tokenizer_from_json
 
@@ -46,7 +47,7 @@ class Model:
         metrics: Figures at the time of saving, such as `val_bits_per_token`.
     """
 
-    generator: LSTMGenerator
+    generator: RecurrentGenerator
     tokenizer: Tokenizer
     discriminator: Discriminator | None = None
     metrics: Mapping[str, float]
@@ -118,7 +119,7 @@ def parse_model(data: bytes, path: Path) -> Model:
         size = len(tokenizer.vocabulary)
         # Models that were written before there was attention do not mention it, and have none.
         settings = {"attention": 0, **about["generator"]}
-        generator = LSTMGenerator(from_dict(GeneratorConfig, settings), size)
+        generator = new_generator(from_dict(GeneratorConfig, settings), size)
         generator.load_state_dict(_named("generator.", tensors))
         discriminator = None
         if "discriminator" in about:

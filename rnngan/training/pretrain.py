@@ -16,7 +16,8 @@ from rnngan.data.batches import (
 )
 from rnngan.data.store import Store
 from rnngan.errors import UserError
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator import registry
+from rnngan.generator.recurrent import RecurrentGenerator
 from rnngan.objectives.likelihood import (
     autocast,
     held_out_likelihood,
@@ -28,17 +29,17 @@ from rnngan.training.checkpoint import Checkpoints, Model
 from rnngan.training.monitor import Monitor
 from rnngan.training.optimizers import optimizer_of
 from rnngan.training.run import Run
-from rnngan.training.samples import watch
+from rnngan.training.samples import sample_evaluation, watch
 from rnngan.training.seeds import reseed_torch, seed_for
 
 STAGE = "pretrain"
 _PLATEAU = 2  # validations without improvement before the rate is halved
 
 
-def new_generator(run: Run, store: Store) -> LSTMGenerator:
+def new_generator(run: Run, store: Store) -> RecurrentGenerator:
     """Untrained generator of a run."""
     reseed_torch(run.config.seed, "generator")
-    return LSTMGenerator(run.config.generator, len(store.tokenizer.vocabulary))
+    return registry.new_generator(run.config.generator, len(store.tokenizer.vocabulary))
 
 
 def learning_rate_at(config: PretrainConfig, step: int, halvings: int) -> float:
@@ -101,6 +102,7 @@ def pretrain(run: Run, store: Store, *, progress: Progress, resume: bool = False
     validation = held_out_batches(store, "validation")
     held_out_pieces = store.pieces("validation", limit=MAX_HELD_OUT)
     num_notes = sum(len(piece.notes) for piece in held_out_pieces)
+    evaluation = sample_evaluation(run, store, max_length=data.max_length)
 
     with Monitor(run.folder, STAGE, step=step, say=progress.say) as monitor:
         monitor.show_config(run.config)
@@ -150,6 +152,7 @@ def pretrain(run: Run, store: Store, *, progress: Progress, resume: bool = False
                     generator,
                     store.tokenizer,
                     held_out_pieces,
+                    evaluation=evaluation,
                     step=step,
                     max_length=data.max_length,
                     seed=seed,

@@ -17,7 +17,7 @@ from rnngan.config import GeneratorConfig, read_toml
 from rnngan.data.splits import SPLITS
 from rnngan.data.store import Store
 from rnngan.generate import generate, write_music
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.registry import new_generator
 from rnngan.music.midi import read_midi
 from rnngan.music.piece import DRUMS, Metre, Piece, Tempo
 from rnngan.music.tokenizers.events import Events
@@ -205,7 +205,7 @@ def rich_model():
     ]  # fmt: skip
     tokenizer = Events.fit(Summary.of(pieces))
     torch.manual_seed(0)
-    network = LSTMGenerator(
+    network = new_generator(
         GeneratorConfig(embedding_size=16, hidden_size=24), len(tokenizer.vocabulary)
     )
     return Model(generator=network.eval(), tokenizer=tokenizer, metrics={})

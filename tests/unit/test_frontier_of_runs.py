@@ -10,8 +10,8 @@ from rnngan.config import GeneratorConfig
 from rnngan.data.batches import padded
 from rnngan.errors import UserError
 from rnngan.frontier import drawing_likelihoods, settings_of
-from rnngan.generator.lstm import LSTMGenerator
-from rnngan.generator.sampling import sample, uniforms
+from rnngan.generator.registry import new_generator
+from rnngan.generator.sampling import Decoding, sample, uniforms
 from rnngan.music.vocabulary import END, PAD, START, build_grammar
 from rnngan.objectives.likelihood import held_out_likelihood
 
@@ -50,7 +50,7 @@ SETTINGS = [
 @pytest.fixture
 def generator():
     torch.manual_seed(0)
-    network = LSTMGenerator(GeneratorConfig(embedding_size=4, hidden_size=6), VOCAB)
+    network = new_generator(GeneratorConfig(embedding_size=4, hidden_size=6), VOCAB)
     with torch.no_grad():
         network.output.weight *= 8
     return network.eval()
@@ -80,7 +80,9 @@ def test_words_are_drawn_as_often_as_their_likelihood_says(generator):
     found = of_each_word(generator)
     for i, setting in enumerate(SETTINGS):
         shares = [2 ** -(row[i].bits_per_token * (len(w) - 1)) for w, row in zip(WORDS, found)]
-        drawn = sample(generator, GRAMMAR, uniforms(i, range(8_000), 6), **setting._asdict())
+        drawn = sample(
+            generator, GRAMMAR, uniforms(i, range(8_000), 6), Decoding(**setting._asdict())
+        )
         words = {tuple(word): n for n, word in enumerate(map(np.ndarray.tolist, WORDS))}
         numbers = [words[tuple(t[t != PAD].tolist())] for t in drawn.tokens]
         counts = np.bincount(numbers, minlength=len(WORDS)) / 8_000

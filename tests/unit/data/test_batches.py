@@ -294,8 +294,12 @@ def test_in_the_end_pieces_stay_in_their_own_keys(batches):
 
 
 def test_settings_of_augmentation():
-    config = DataConfig(transpose=3, tempo_factor=1.2, duration_factor=1.1, velocity_jitter=2)
-    assert augmentation_of(config) == Augmentation(transpose=3, tempo=1.2, duration=1.1, velocity=2)
+    config = DataConfig(
+        transpose=3, tempo_factor=1.2, duration_factor=1.1, velocity_jitter=2, tag_dropout=0.3
+    )
+    assert augmentation_of(config) == Augmentation(
+        transpose=3, tempo=1.2, duration=1.1, velocity=2, tag_dropout=0.3
+    )
 
 
 # Held-out pieces

@@ -4,7 +4,7 @@ import torch
 
 from rnngan.config import GeneratorConfig
 from rnngan.generator import rollouts
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.registry import new_generator
 from rnngan.generator.rollouts import completions
 from rnngan.generator.sampling import sample, uniforms
 from rnngan.music.tokenizers.events import Events, EventsConfig
@@ -18,7 +18,7 @@ def decided(seed=0, **config):
     """Random weights with clear preferences, so that completions often meet their sample."""
     torch.manual_seed(seed)
     settings = {"embedding_size": 8, "hidden_size": 12, "attention": 0, **config}
-    generator = LSTMGenerator(GeneratorConfig(**settings), len(TUNES.vocabulary))
+    generator = new_generator(GeneratorConfig(**settings), len(TUNES.vocabulary))
     with torch.no_grad():
         generator.output.weight *= 8
         generator.output.bias[[END, TUNES.bar]] += 3

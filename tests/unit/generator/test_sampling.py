@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,13 @@ from rnngan.config import GeneratorConfig
 from rnngan.errors import UserError
 from rnngan.generator import fast
 from rnngan.generator.fast import FastStepper
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.registry import new_generator
 from rnngan.generator.sampling import (
+    Decoding,
     _next_allowed,
     drawing_log_probs,
+    ends_repeated_ngram,
+    penalised,
     sample,
     truncated,
     uniforms,
@@ -51,7 +56,7 @@ def decided(tokenizer, seed=0, scale=30.0, closing=3.0, **config):
     torch.manual_seed(seed)
     settings = {"embedding_size": 8, "hidden_size": 12, "attention": 4, "attention_heads": 2}
     settings |= config
-    generator = LSTMGenerator(GeneratorConfig(**settings), len(tokenizer.vocabulary))
+    generator = new_generator(GeneratorConfig(**settings), len(tokenizer.vocabulary))
     with torch.no_grad():
         generator.embedding.weight *= 10
         if generator.attention is not None:
@@ -96,9 +101,8 @@ def test_samples_obey_the_grammar(name, seed, temperature, truncation, precision
         decided(tokenizer, seed),
         tokenizer.grammar,
         uniforms(seed, range(5), max_length),
-        temperature=temperature,
+        Decoding(temperature=temperature, **truncation),
         precision=precision,
-        **truncation,
     )
     assert_sound(samples, tokenizer, max_length)
     for tokens in pieces_of(samples):
@@ -114,8 +118,8 @@ def test_num_bars_is_exact(name, seed, num_bars):
         decided(tokenizer, seed, scale=3.0, closing=4.0),
         tokenizer.grammar,
         uniforms(seed, range(6), 600),
+        Decoding(min_bars=num_bars, max_bars=num_bars),
         bar=tokenizer.bar,
-        num_bars=num_bars,
     )
     assert_sound(samples, tokenizer, 600)
     for tokens in pieces_of(samples):
@@ -132,9 +136,9 @@ def test_bars_of_the_prefix_count(num_bars):
         decided(TUNES, scale=3.0, closing=4.0),
         TUNES.grammar,
         uniforms(0, range(8), 800),
+        Decoding(min_bars=num_bars, max_bars=num_bars),
         prefix=prefix,
         bar=TUNES.bar,
-        num_bars=num_bars,
     )
     assert (samples.tokens[:, : len(prefix)] == torch.tensor(prefix)).all()
     assert_sound(samples, TUNES, 800)
@@ -157,10 +161,9 @@ def test_extreme_draws_find_a_likely_token(number, temperature):
         generator,
         BAND.grammar,
         np.full((3, 80), number),
-        temperature=temperature,
+        Decoding(temperature=temperature, min_bars=2, max_bars=2),
         prefix=[*head, BAND.bar, ids("Position")[0], ids("Program")[0]],
         bar=BAND.bar,
-        num_bars=2,
     )
     assert_sound(samples, BAND, 80)
     assert not np.isin(samples.tokens.numpy(), unlikely).any()
@@ -175,9 +178,8 @@ def test_found_tokens_are_made_allowed():
 
 def test_cold_samples_are_the_likeliest_tokens():
     generator = decided(BAND)
-    cold = sample(
-        generator, BAND.grammar, uniforms(0, range(2), 60), temperature=1e-12, precision="float32"
-    )
+    draws = uniforms(0, range(2), 60)
+    cold = sample(generator, BAND.grammar, draws, Decoding(temperature=1e-12), precision="float32")
     tokens = cold.tokens[:1]
     assert torch.equal(tokens, cold.tokens[1:])
     logits, _ = generator(tokens[:, :-1])
@@ -276,9 +278,8 @@ def test_float32_is_the_plain_loop_token_for_token(
     tokenizer = TOKENIZERS[name]
     generator = decided(tokenizer, closing=0.0, **config)
     draws = uniforms(3, range(num), 100)
-    samples = sample(
-        generator, tokenizer.grammar, draws, temperature=temperature, precision="float32"
-    )
+    decoding = Decoding(temperature=temperature)
+    samples = sample(generator, tokenizer.grammar, draws, decoding, precision="float32")
     expected, open_ = plain_loop(generator, tokenizer.grammar, draws, temperature)
     time = samples.tokens.shape[1]
     assert (expected[:, time:] == PAD).all()
@@ -334,9 +335,11 @@ def test_tokens_come_as_often_as_the_model_says():
     draws = uniforms(0, range(20_000), len(prefix) + 2)
     shares = first_two_shares(generator, TUNES, prefix, temperature)
 
-    def counts(**changes):
-        arguments = {"temperature": temperature, "prefix": prefix, "precision": "float32"}
-        samples = sample(generator, TUNES.grammar, draws, **(arguments | changes))
+    def counts(temperature=temperature):
+        decoding = Decoding(temperature=temperature)
+        samples = sample(
+            generator, TUNES.grammar, draws, decoding, prefix=prefix, precision="float32"
+        )
         table = np.zeros(shares.shape)
         first, second = samples.tokens[:, len(prefix) :].T.numpy()
         np.add.at(table, (first, second), 1)
@@ -409,10 +412,9 @@ def test_truncated_tokens_come_as_often_as_the_definition_says(truncation):
         generator,
         TUNES.grammar,
         uniforms(0, range(20_000), len(prefix) + 1),
-        temperature=0.8,
+        Decoding(temperature=0.8, **truncation),
         prefix=prefix,
         precision="float32",
-        **truncation,
     )
     counts = np.bincount(samples.tokens[:, -1].numpy(), minlength=len(whole))
     assert not counts[wanted == 0].any() and (wanted > 0).sum() >= 3
@@ -427,9 +429,8 @@ def test_drawing_log_probs_are_those_of_the_samples(truncation):
         generator,
         BAND.grammar,
         uniforms(4, range(6), 80),
-        temperature=0.7,
+        Decoding(temperature=0.7, **truncation),
         precision="float32",
-        **truncation,
     )
     tokens = samples.tokens
     states = BAND.grammar.states_before(tokens.numpy(), samples.lengths.numpy())[:, 1:]
@@ -452,26 +453,33 @@ def test_drawing_log_probs_are_those_of_the_samples(truncation):
 def test_truncation_that_keeps_all_changes_nothing():
     generator, draws = decided(BAND), uniforms(0, range(4), 60)
     plain = sample(generator, BAND.grammar, draws, precision="float32")
-    kept = sample(generator, BAND.grammar, draws, precision="float32", top_k=10_000)
+    kept = sample(generator, BAND.grammar, draws, Decoding(top_k=10_000), precision="float32")
     assert torch.equal(plain.tokens, kept.tokens)
-    assert not torch.equal(
-        plain.tokens, sample(generator, BAND.grammar, draws, precision="float32", top_k=2).tokens
-    )
+    fewer = sample(generator, BAND.grammar, draws, Decoding(top_k=2), precision="float32")
+    assert not torch.equal(plain.tokens, fewer.tokens)
 
 
 def test_the_first_alone_is_the_likeliest():
     generator, draws = decided(BAND), uniforms(0, range(3), 60)
-    cold = sample(generator, BAND.grammar, draws, temperature=1e-12, precision="float32")
+    cold = sample(generator, BAND.grammar, draws, Decoding(temperature=1e-12), precision="float32")
     for truncation in ({"top_k": 1}, {"top_p": 1e-9}):
-        first = sample(generator, BAND.grammar, draws, precision="float32", **truncation)
+        decoding = Decoding(**truncation)
+        first = sample(generator, BAND.grammar, draws, decoding, precision="float32")
         assert torch.equal(first.tokens, cold.tokens)
 
 
-def test_a_truncated_piece_depends_on_its_own_numbers_alone():
-    generator, options = decided(BAND), {"precision": "float32", "top_k": 8, "top_p": 0.9}
-    together = sample(generator, BAND.grammar, uniforms(2, range(5), 80), **options)
+ALL_RULES = Decoding(
+    temperature=0.9, top_k=20, top_p=0.95, min_bars=2, max_bars=5, no_repeat_ngram=6,
+    repetition_penalty=1.2, repetition_window=16,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("decoding", [Decoding(top_k=8, top_p=0.9), ALL_RULES])
+def test_a_piece_depends_on_its_own_numbers_alone_whatever_the_rules(decoding):
+    generator, options = decided(BAND), {"precision": "float32", "bar": BAND.bar}
+    together = sample(generator, BAND.grammar, uniforms(2, range(5), 80), decoding, **options)
     for i in range(5):
-        alone = sample(generator, BAND.grammar, uniforms(2, [i], 80), **options)
+        alone = sample(generator, BAND.grammar, uniforms(2, [i], 80), decoding, **options)
         assert np.array_equal(pieces_of(together)[i], pieces_of(alone)[0])
 
 
@@ -483,15 +491,141 @@ def test_a_truncated_piece_depends_on_its_own_numbers_alone():
         ({"top_p": 1.01}, "got 1.01"),
         ({"top_p": float("nan")}, "got nan"),
         ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
+        ({"temperature": -1.0}, "temperature must be above 0"),
+        ({"temperature": float("nan")}, "temperature must be above 0"),
+        ({"min_bars": -1}, "min_bars must be at least 0, got -1"),
+        ({"max_bars": 0}, "max_bars must be at least 1"),
+        ({"min_bars": 3, "max_bars": 2}, "max_bars must be at least 1 and min_bars, 3, got 2"),
+        ({"no_repeat_ngram": 1}, "no_repeat_ngram must be at least 2, or 0 for none, got 1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0, and 1 is none, got 0.0"),
+        ({"repetition_penalty": float("nan")}, "got nan"),
+        ({"repetition_window": 0}, "repetition_window must be at least 1, got 0"),
     ],
 )
 def test_ways_to_draw_that_make_no_sense(options, message):
-    generator = decided(DRUMS)
     with pytest.raises(UserError, match=message):
-        sample(generator, DRUMS.grammar, uniforms(0, [0], 20), **options)
-    logits = torch.zeros(1, 3)
-    with pytest.raises(UserError, match=message):
-        drawing_log_probs(logits, torch.ones_like(logits, dtype=torch.bool), **options)
+        Decoding(**options)
+    if options.keys() <= {"temperature", "top_k", "top_p"}:
+        logits = torch.zeros(1, 3)
+        with pytest.raises(UserError, match=message):
+            drawing_log_probs(logits, torch.ones_like(logits, dtype=torch.bool), **options)
+
+
+# --- Length and repetition
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize(("least", "most"), [(0, 2), (3, None), (2, 4), (1, 1)])
+def test_bars_stay_within_their_bounds(name, least, most):
+    tokenizer = TOKENIZERS[name]
+    samples = sample(
+        decided(tokenizer, 1, scale=3.0, closing=4.0),
+        tokenizer.grammar,
+        uniforms(0, range(40), 900),
+        Decoding(min_bars=least, max_bars=most),
+        bar=tokenizer.bar,
+    )
+    assert_sound(samples, tokenizer, 900)
+    bars = {int((tokens == tokenizer.bar).sum()) for tokens in pieces_of(samples)}
+    assert all(tokens[-1] == END for tokens in pieces_of(samples))
+    assert max(least, 1) == min(bars) and max(bars) <= (most or 900)
+    assert (max(bars) == most) if most else (max(bars) > least)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    history=st.lists(st.lists(st.integers(0, 3), min_size=12, max_size=12), min_size=1, max_size=4),
+    time=st.integers(1, 12),
+    size=st.integers(2, 5),
+)
+def test_what_would_repeat_an_ngram_is_found(history, time, size):
+    rows = [row[:time] for row in history]
+    found = ends_repeated_ngram(torch.tensor(rows), size, 4)
+    for row, repeats in zip(rows, found.tolist()):
+        ngrams = {tuple(row[i : i + size]) for i in range(len(row) - size + 1)}
+        context = row[len(row) - size + 1 :] if len(row) >= size - 1 else None
+        expected = [context is not None and (*context, token) in ngrams for token in range(4)]
+        assert repeats == expected
+
+
+def ngrams_of(tokens, size):
+    return [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
+
+
+@pytest.mark.parametrize("size", [5, 9])
+@pytest.mark.parametrize("temperature", [0.3, 1e-12])
+def test_no_ngram_comes_twice(size, temperature):
+    """A cold generator repeats itself without the rule, and with it every n-gram is new."""
+    generator, draws = decided(TUNES, closing=0.0), uniforms(0, range(6), 200)
+
+    def repeats(**rule):
+        decoding = Decoding(temperature=temperature, **rule)
+        samples = sample(generator, TUNES.grammar, draws, decoding, precision="float32")
+        assert_sound(samples, TUNES, 200)
+        found = [ngrams_of(tokens.tolist(), size) for tokens in pieces_of(samples)]
+        return sum(len(ngrams) - len(set(ngrams)) for ngrams in found)
+
+    assert repeats() > 50
+    assert repeats(no_repeat_ngram=size) == 0
+
+
+def test_a_rule_that_leaves_nothing_is_passed_over():
+    """Between Bar and Pitch of a world of one pitch, one metre and one place nothing can change."""
+    samples = sample(
+        decided(DRUMS, closing=0.0),
+        DRUMS.grammar,
+        uniforms(0, range(4), 300),
+        Decoding(no_repeat_ngram=2, min_bars=60),
+        bar=DRUMS.bar,
+    )
+    assert_sound(samples, DRUMS, 300)
+
+
+def test_penalty_by_hand():
+    logits = torch.tensor([[2.0, -1.0, 0.5, 0.0], [2.0, -1.0, 0.5, 3.0]])
+    recent = torch.tensor([[0, 1, 0], [3, 3, 3]])
+    expected = torch.tensor([[1.0, -2.0, 0.5, 0.0], [2.0, -1.0, 0.5, 1.5]])
+    torch.testing.assert_close(penalised(logits, recent, 2.0), expected)
+
+
+def test_the_penalty_reaches_as_far_as_its_window():
+    """Pitches of the last tokens come less often; with a window of one token there are none."""
+    generator, draws = decided(TUNES, closing=0.0), uniforms(0, range(60), 120)
+    pitches = TUNES.vocabulary.ids("Pitch")
+
+    def returns(**rule):
+        decoding = Decoding(temperature=0.5, **rule)
+        samples = sample(generator, TUNES.grammar, draws, decoding, precision="float32")
+        found = total = 0
+        for tokens in pieces_of(samples):
+            line = [token for token in tokens.tolist() if token in pitches]
+            found += sum(a == b for a, b in pairwise(line))
+            total += len(line) - 1
+        return found / total
+
+    plain = returns()
+    assert returns(repetition_penalty=3.0, repetition_window=8) < 0.7 * plain
+    assert returns(repetition_penalty=3.0, repetition_window=1) == pytest.approx(plain, abs=0.1)
+
+
+def test_rules_that_are_off_change_nothing():
+    generator, draws = decided(BAND), uniforms(0, range(4), 60)
+    plain = sample(generator, BAND.grammar, draws)
+    off = Decoding(repetition_window=3, min_bars=0, no_repeat_ngram=0, top_k=0, top_p=1.0)
+    assert torch.equal(plain.tokens, sample(generator, BAND.grammar, draws, off).tokens)
+
+
+def test_a_long_prefix_is_what_the_pieces_go_on_from():
+    """As if its tokens had been drawn: what follows is the same."""
+    generator = decided(TUNES, closing=0.0)
+    draws = uniforms(3, [0], 90)
+    whole = sample(generator, TUNES.grammar, draws, precision="float32")
+    prefix = whole.tokens[0, :40].tolist()
+    for num in (1, 3):
+        again = sample(
+            generator, TUNES.grammar, np.repeat(draws, num, 0), prefix=prefix, precision="float32"
+        )
+        assert all(torch.equal(row, whole.tokens[0]) for row in again.tokens)
 
 
 # --- The stepper
@@ -573,14 +707,11 @@ def test_samples_may_be_trained_on():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
-        ({"temperature": -1.0}, "temperature must be above 0"),
-        ({"temperature": float("nan")}, "temperature must be above 0"),
         ({"prefix": ()}, "at least one token"),
         ({"prefix": (START, END)}, "not so token 1: 3"),
         ({"prefix": (START, PLAIN.vocabulary.index["Metre_4/4"], PLAIN.bar, END)}, "nothing can"),
-        ({"num_bars": 2}, "needs a tokenizer that has bars"),
-        ({"num_bars": 0, "bar": PLAIN.bar}, "at least 1"),
+        ({"decoding": Decoding(min_bars=2)}, "needs a tokenizer that has bars"),
+        ({"decoding": Decoding(max_bars=2)}, "needs a tokenizer that has bars"),
         ({"draws": np.zeros((2, 1))}, "max_length must exceed the prefix's 1, got 1"),
     ],
 )
@@ -597,9 +728,9 @@ def test_fewer_bars_than_the_prefix_has_are_refused():
             decided(PLAIN),
             PLAIN.grammar,
             np.zeros((1, 20)),
+            Decoding(max_bars=1),
             prefix=prefix,
             bar=PLAIN.bar,
-            num_bars=1,
         )
 
 

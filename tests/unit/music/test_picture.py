@@ -14,12 +14,17 @@ from rnngan.errors import UserError
 from rnngan.music.picture import (
     DRUM_COLOUR,
     MAX_ROLLS,
+    attention_between_onsets,
+    attention_png,
     draw_piano_roll,
     note_name,
+    onsets_of_tokens,
     piano_roll_image,
     piano_roll_png,
 )
 from rnngan.music.piece import DRUMS, Metre, Piece
+from rnngan.music.tokenizers.events import Events, EventsConfig
+from rnngan.music.tokenizers.melody import Melody, MelodyConfig
 
 SCALE = Piece.from_rows([(24 * i, 24 * i + 24, 60 + i, 100) for i in range(12)])
 BAND = Piece.from_rows(
@@ -220,3 +225,76 @@ piano_roll_image(Piece.from_rows([(0, 24, 60)]))
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Attention
+
+EVENTS = Events(EventsConfig(metres=("4/4",), lowest=60, highest=72, velocities=(40, 80)))
+MELODY = Melody(MelodyConfig(metres=("4/4",), lowest=60, highest=72))
+
+
+def test_tokens_belong_to_the_note_that_they_make():
+    piece = Piece.from_rows([(0, 24, 60, 80), (0, 24, 64, 80), (96, 120, 62, 80)])
+    tokens = EVENTS.encode(piece)
+    names = [EVENTS.vocabulary.names[token].split("_")[0] for token in tokens]
+    assert names == [
+        *("Start", "Metre", "Bar", "Position", "Pitch", "Duration", "Velocity"),
+        *("Pitch", "Duration", "Velocity"),
+        *("Bar", "Position", "Pitch", "Duration", "Velocity", "End"),
+    ]
+    assert onsets_of_tokens(EVENTS, tokens).tolist() == [0] * 10 + [96] * 6
+
+
+def test_holds_belong_to_the_note_that_they_hold_and_rests_to_the_next():
+    tokens = MELODY.encode(Piece.from_rows([(0, 12, 60), (24, 36, 62)]))
+    names = [MELODY.vocabulary.names[token] for token in tokens[:8]]
+    assert names[2:] == ["Bar", "Pitch_60", "Hold", "Rest", "Rest", "Pitch_62"]
+    assert onsets_of_tokens(MELODY, tokens)[:9].tolist() == [0] * 5 + [24] * 4
+
+
+def test_a_piece_without_notes_has_no_onsets():
+    tokens = EVENTS.encode(Piece.from_rows([]))
+    assert onsets_of_tokens(EVENTS, tokens).tolist() == [0] * len(tokens)
+
+
+def test_attention_by_onset_by_hand():
+    """Tokens a a b b: the first row is of a, the next two of b, whose mean is taken."""
+    weights = np.array([[1, 0, 0, 0], [0.25, 0.75, 0, 0], [0.25, 0.25, 0.5, 0], [9, 9, 9, 9]])
+    ticks, shares = attention_between_onsets(np.array([0, 0, 24, 24]), weights)
+    assert ticks.tolist() == [0, 24]
+    np.testing.assert_allclose(shares, [[1, 0], [(1 + 0.5) / 2, 0.5 / 2]])
+
+
+@settings(max_examples=25)
+@given(onsets=st.lists(st.integers(0, 5), min_size=2, max_size=20), seed=st.integers(0, 99))
+def test_rows_of_attention_still_add_up_to_1(onsets, seed):
+    weights = np.tril(np.random.default_rng(seed).random((len(onsets), len(onsets))) + 0.01)
+    weights /= weights.sum(1, keepdims=True)
+    onsets = np.sort(onsets)
+    ticks, shares = attention_between_onsets(onsets, weights)
+    written = np.isin(ticks, onsets[1:])
+    np.testing.assert_allclose(shares.sum(1), written)
+    assert (np.triu(shares, 1) == 0).all()
+
+
+def test_attention_picture_is_written_with_what_is_heavy_dark(tmp_path):
+    piece = Piece.from_rows([(24 * i, 24 * i + 24, 60 + i, 80) for i in range(8)])
+    tokens = EVENTS.encode(piece)
+    weights = np.tril(np.full((len(tokens), len(tokens)), 0.01))
+    weights[:, 0] += 1 - weights.sum(1)
+    attention_png(EVENTS, tokens, weights, tmp_path / "a.png", title="$x_")
+    pixels = imread(tmp_path / "a.png")[..., :3].mean(-1)
+    height, width = pixels.shape
+    assert height == width == 1440
+    matrix = pixels[int(0.2 * height) : int(0.95 * height), int(0.2 * width) : int(0.9 * width)]
+    rows, columns = matrix.shape
+    upper = matrix[: rows // 3, columns * 2 // 3 :]
+    lower_left = matrix[rows // 2 :, : columns // 12]
+    assert (upper > 0.75).all() and lower_left.min() < 0.3
+
+
+def test_a_piece_without_notes_has_no_picture_of_attention(tmp_path):
+    tokens = EVENTS.encode(Piece.from_rows([]))
+    with pytest.raises(UserError, match="without notes"):
+        attention_png(EVENTS, tokens, np.eye(len(tokens)), tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())

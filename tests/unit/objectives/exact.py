@@ -16,7 +16,7 @@ from torch import nn
 
 from rnngan.config import GeneratorConfig, RefineConfig
 from rnngan.data.batches import Batch, padded
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.registry import new_generator
 from rnngan.layers import length_mask
 from rnngan.music.vocabulary import END, PAD, START, Grammar, build_grammar
 from rnngan.objectives.base import Players, Round
@@ -63,7 +63,7 @@ def tiny_generator(seed=0):
     """An LSTM of four units with clear preferences, in evaluation mode."""
     torch.manual_seed(seed)
     config = GeneratorConfig(embedding_size=4, hidden_size=4, attention=0)
-    generator = LSTMGenerator(config, VOCAB_SIZE)
+    generator = new_generator(config, VOCAB_SIZE)
     with torch.no_grad():
         generator.embedding.weight *= 5
         generator.output.bias.normal_(std=0.5)

@@ -14,7 +14,7 @@ from torch import nn
 
 from rnngan.config import GeneratorConfig, RefineConfig
 from rnngan.data.batches import Batch
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.registry import new_generator
 from rnngan.music.vocabulary import END, FRAME_TOKENS, PAD, START, build_grammar
 from rnngan.objectives.base import Players, Round, draw
 from rnngan.objectives.likelihood import target_log_probs, targets_of
@@ -98,7 +98,7 @@ def small_generator(seed):
         embedding_size=8, hidden_size=16, num_layers=1, embedding_dropout=0.0, output_dropout=0.0,
         attention=0,
     )  # fmt: skip
-    return LSTMGenerator(config, FIRST + SYMBOLS).eval()
+    return new_generator(config, FIRST + SYMBOLS).eval()
 
 
 def played(oracle, make_objective, *, seed, steps, batch_size=64, generator=None):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from rnngan.config import DiscriminatorConfig, GeneratorConfig
 from rnngan.errors import UserError
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.registry import new_generator
 from rnngan.layers import grammar_log_softmax, length_mask
 from rnngan.music.vocabulary import START
 from rnngan.objectives import gumbel
@@ -50,7 +50,7 @@ def noise(seed):
 
 def generator_of(**config):
     torch.manual_seed(2)
-    network = LSTMGenerator(
+    network = new_generator(
         GeneratorConfig(embedding_size=4, hidden_size=4, attention_heads=1, **config), VOCAB_SIZE
     )
     with torch.no_grad():

@@ -7,7 +7,7 @@ import torch
 
 from rnngan.config import GeneratorConfig
 from rnngan.data.batches import Batch, held_out_batches, padded
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.registry import new_generator
 from rnngan.music.vocabulary import END, PAD, START, build_grammar
 from rnngan.objectives.likelihood import (
     autocast,
@@ -55,7 +55,7 @@ def generator(**options):
         output_dropout=0.0,
         **options,
     )
-    network = LSTMGenerator(config, VOCAB)
+    network = new_generator(config, VOCAB)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.normal_(std=0.8)  # far from uniform
@@ -157,7 +157,7 @@ def test_log_probs_are_the_generators_own_under_the_grammar():
 
 
 def test_held_out_likelihood_is_without_dropout_and_leaves_the_mode_alone():
-    network = LSTMGenerator(GeneratorConfig(embedding_size=4, hidden_size=5), VOCAB).train()
+    network = new_generator(GeneratorConfig(embedding_size=4, hidden_size=5), VOCAB).train()
     first, second = bits(network, *WORDS), bits(network, *WORDS)
     assert first == second and network.training
     assert bits(network.eval(), *WORDS) == first and not network.training
@@ -166,7 +166,7 @@ def test_held_out_likelihood_is_without_dropout_and_leaves_the_mode_alone():
 def test_held_out_likelihood_of_a_store_is_the_sum_over_its_pieces(store):
     torch.manual_seed(0)
     grammar = store.tokenizer.grammar
-    network = LSTMGenerator(
+    network = new_generator(
         GeneratorConfig(embedding_size=8, hidden_size=8), len(store.tokenizer.vocabulary)
     )
 

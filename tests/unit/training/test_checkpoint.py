@@ -15,7 +15,7 @@ import torch
 from rnngan.config import DiscriminatorConfig, GeneratorConfig
 from rnngan.discriminator.registry import new_discriminator
 from rnngan.errors import UserError
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.registry import new_generator
 from rnngan.music.tokenizers.events import Events, EventsConfig
 from rnngan.training import checkpoint
 from rnngan.training.checkpoint import Checkpoints, Model, model_bytes, parse_model, read_model
@@ -29,7 +29,7 @@ def model(seed=0, *, discriminator=False, tied=False, metrics=None):
     config = GeneratorConfig(embedding_size=4, hidden_size=5, tied=tied)
     judge = DiscriminatorConfig(embedding_size=3, hidden_size=4, stride=2)
     return Model(
-        generator=LSTMGenerator(config, VOCAB).eval(),
+        generator=new_generator(config, VOCAB).eval(),
         discriminator=new_discriminator(judge, TOKENIZER).eval() if discriminator else None,
         tokenizer=TOKENIZER,
         metrics=metrics or {"val_bits_per_token": 1.5},

@@ -10,7 +10,7 @@ from torch import nn
 from rnngan.config import DiscriminatorConfig, GeneratorConfig, RefineConfig
 from rnngan.data.batches import Batch, padded
 from rnngan.discriminator.registry import DISCRIMINATORS, new_discriminator
-from rnngan.generator.lstm import LSTMGenerator
+from rnngan.generator.registry import new_generator
 from rnngan.objectives import base
 from rnngan.objectives.base import Diverged
 from rnngan.objectives.calibration import expected_calibration_error, fit_calibration
@@ -43,7 +43,7 @@ def generator(store):
     """That has learnt nothing."""
     torch.manual_seed(5)
     config = GeneratorConfig(embedding_size=8, hidden_size=8, attention=0)
-    return LSTMGenerator(config, len(store.tokenizer.vocabulary)).eval()
+    return new_generator(config, len(store.tokenizer.vocabulary)).eval()
 
 
 @pytest.fixture(scope="module")

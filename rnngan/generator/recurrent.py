@@ -1,7 +1,8 @@
-"""LSTM language model over tokens, the default generator."""
+"""Recurrent language models over tokens: any cell, with attention and convolutions or without."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -9,39 +10,74 @@ from torch import Tensor, nn
 
 from rnngan.config import GeneratorConfig
 from rnngan.generator.attention import CausalAttention, Memory
+from rnngan.generator.cells import Cell
+from rnngan.generator.convolution import CausalConvolutions
 from rnngan.layers import LockedDropout, reset_recurrent
 
 
 class State(NamedTuple):
     """Where a generator stands in several pieces: all that it needs to go on.
 
-    `hidden` and `cell` `(layers, batch, hidden)`; `memory` of the attention, None where there is
-    none.
+    The first axis of every tensor is the batch.
+
+    Attributes:
+        layers: Of each recurrent layer the tensors `(batch, hidden)` that its cell goes on from;
+            the first is its hidden state, and the second, where there is one, its cell.
+        front: Of the convolutions; empty where there are none.
+        memory: Of the attention; None where there is none.
     """
 
-    hidden: Tensor
-    cell: Tensor
-    memory: Memory | None
+    layers: tuple[tuple[Tensor, ...], ...]
+    front: tuple[Tensor, ...] = ()
+    memory: Memory | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Number of pieces."""
+        return len(self.layers[0][0])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> State:
+        """The state with every tensor changed, as by picking pieces on the first axis."""
+        return State(
+            tuple(tuple(map(change, layer)) for layer in self.layers),
+            tuple(map(change, self.front)),
+            None if self.memory is None else Memory(*map(change, self.memory)),
+        )
 
 
-class LSTMGenerator(nn.Module):
+class RecurrentGenerator(nn.Module):
     """Scores the next token from all earlier ones; it neither samples nor knows the grammar.
 
     From the first layer's states an attention looks back, and what it finds goes into the second
     layer and the output layer beside the states.
 
     Shapes: tokens `(batch, time)`, logits `(batch, time, vocab)`.
+
+    Args:
+        config: Of the network; `rnngan.generator.registry.new_generator` reads its kind.
+        vocab_size: Tokens.
+        cell: Kind of the layers.
+        front: Convolutions over the embedded tokens, or none.
     """
 
-    def __init__(self, config: GeneratorConfig, vocab_size: int) -> None:
+    def __init__(
+        self,
+        config: GeneratorConfig,
+        vocab_size: int,
+        *,
+        cell: Cell,
+        front: CausalConvolutions | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
+        self.cell = cell
         hidden, width = config.hidden_size, config.attention
         self.embedding = nn.Embedding(vocab_size, config.embedding_size)
         self.embedding_dropout = LockedDropout(config.embedding_dropout)
-        self.rnn = nn.LSTM(
-            config.embedding_size,
+        self.front = front
+        self.rnn = cell.stack(
+            config.embedding_size * (1 if front is None else 2),
             hidden,
             1 if width else config.num_layers,
             batch_first=True,
@@ -60,19 +96,19 @@ class LSTMGenerator(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.1 if config.tied else 1.0)
         reset_recurrent(self.rnn)
         self.attention: CausalAttention | None = None
-        self.upper: nn.LSTM | None = None
+        self.upper: nn.RNNBase | None = None
         if width:
             self.attention = CausalAttention(
                 hidden, config.embedding_size, width, config.attention_heads
             )
             if config.num_layers > 1:
-                self.upper = nn.LSTM(
+                self.upper = cell.stack(
                     hidden + width, hidden, config.num_layers - 1, batch_first=True
                 )
                 reset_recurrent(self.upper)
 
     def layers(self) -> list[list[Tensor]]:
-        """Weights of each recurrent layer, first to last: of the input, of the state, two biases.
+        """Weights of each recurrent layer, first to last, as its cell wants them.
 
         With attention the second layer's input is the first one's states and the contexts.
         """
@@ -81,10 +117,12 @@ class LSTMGenerator(nn.Module):
 
     def start(self, batch_size: int) -> State:
         """State before the first token."""
-        shape = self.config.num_layers, batch_size, self.config.hidden_size
-        zeros = self.embedding.weight.new_zeros(shape)
-        memory = None if self.attention is None else self.attention.start(batch_size)
-        return State(zeros, zeros, memory)
+        zeros = self.embedding.weight.new_zeros(batch_size, self.config.hidden_size)
+        return State(
+            ((zeros,) * self.cell.num_states,) * self.config.num_layers,
+            () if self.front is None else self.front.start(batch_size),
+            None if self.attention is None else self.attention.start(batch_size),
+        )
 
     def hidden(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """What `logits` needs at every time, dropout applied, and the state to go on from.
@@ -99,31 +137,26 @@ class LSTMGenerator(nn.Module):
         if state is None:
             state = self.start(len(tokens))
         embedded = self.embedding_dropout(self.embedding(tokens))
-        hidden, context, memory = embedded, None, state.memory
+        hidden, front = self._through_front(embedded, state.front)
+        context, memory = None, state.memory
         ends = []
-        # Layer by layer, because nn.LSTM's own dropout draws a mask per time.
-        for i, weights in enumerate(self.layers()):
+        # Layer by layer, because torch's own dropout draws a mask per time.
+        for i, (begin, weights) in enumerate(zip(state.layers, self.layers())):
             if i:
                 hidden = self.layer_dropout(hidden)
-            hidden, *end = torch.lstm(
-                hidden,
-                (state.hidden[i : i + 1], state.cell[i : i + 1]),
-                tuple(weights),
-                has_biases=True,
-                num_layers=1,
-                dropout=0.0,
-                train=self.training,
-                bidirectional=False,
-                batch_first=True,
-            )
-            ends.append(end)
+            hidden, *end = self.cell.scan(hidden, begin, weights, self.training)
+            ends.append(tuple(end))
             if i == 0 and self.attention is not None and memory is not None:
                 context, memory = self.attention(hidden, embedded, memory)
                 hidden = torch.cat([hidden, context], dim=2)
         if context is not None and len(ends) > 1:
             hidden = torch.cat([hidden, context], dim=2)
-        last_hidden, last_cell = (torch.cat(parts) for parts in zip(*ends))
-        return self.output_dropout(hidden), State(last_hidden, last_cell, memory)
+        return self.output_dropout(hidden), State(tuple(ends), front, memory)
+
+    def _through_front(
+        self, embedded: Tensor, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return (embedded, state) if self.front is None else self.front(embedded, state)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token `(..., vocab)` from what `hidden` returns for a time."""
@@ -151,6 +184,7 @@ class LSTMGenerator(nn.Module):
         """
         if self.attention is None:
             raise ValueError("this generator has no attention: its width is 0")
-        embedded = self.embedding(tokens)
-        states, _ = self.rnn(embedded)
+        embedded, begin = self.embedding(tokens), self.start(len(tokens))
+        inputs, _ = self._through_front(embedded, begin.front)
+        states, *_ = self.cell.scan(inputs, begin.layers[0], self.layers()[0], False)
         return self.attention.weights(states, embedded)
