@@ -121,16 +121,12 @@ def train_adversarial(run: Run, store: Store, *, resume: bool) -> None:
 
 def write_samples(run: Run) -> None:
     """MIDI and sound of the run's last stage, guided by its discriminator if it has one."""
-    from rnngan.generate import find_model, generate, guide_for, write_music
+    from rnngan.generate import find_model, generate_output, guide_for, write_music
 
     output, model = run.config.output, find_model(run.folder)
-    pieces = generate(
-        model,
-        guide=guide_for(model, output.guide),
-        candidates=output.guide_candidates,
-        num=output.num_samples,
-        seed=run.config.seed,
-        temperature=output.temperature,
+    guide = guide_for(model, output.guide)
+    pieces = generate_output(
+        model, output, num=output.num_samples, seed=run.config.seed, guide=guide
     )
     write_music(pieces, run.folder / "samples")
 

@@ -6,10 +6,13 @@
 For each corpus and seed a generator is pretrained; every arm begins from that one. Arms are
 
 - `T=…`: the pretrained generator at a temperature;
-- an objective or control: the generator refined with it, at temperature 1;
-- `guide=GUIDE,T=…,K=…`: the pretrained generator at a temperature, guided by a discriminator that
-  was trained against it and chooses from K candidates;
-- `OBJECTIVE+guide=…`: the refined one, guided by its own discriminator.
+- an objective or control: the generator refined with it, at temperature 1 and p = 0.98;
+- `T=…,p=…`: likewise from the likeliest tokens of this probability in sum alone;
+- `guide=GUIDE,T=…,p=…,K=…`: the pretrained generator, guided by a discriminator that was trained
+  against it and chooses from K candidates;
+- `OBJECTIVE+guide=…`: the refined one, guided by its own discriminator;
+- `placebo+guide=…`: the pretrained one, and each candidate is chosen for what the discriminator
+  thinks of another.
 
 Each is judged on held-out test pieces by fresh classifiers of three views, none of the kind of a
 training discriminator, with folds by piece; the largest AUC is the headline. What is finished is
@@ -28,7 +31,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,13 +42,11 @@ from eval import distances, setwise, textual
 from eval.copying import copied_share, longest_runs
 from eval.features import FEATURES, features_of
 from eval.twosample import VIEWS, two_sample
-from rnngan.config import RunConfig, changed, preset
+from rnngan.config import OutputConfig, RunConfig, changed, preset
 from rnngan.data.batches import MAX_HELD_OUT, held_out_batches
 from rnngan.data.prepare import prepare
 from rnngan.files import write_atomically
-from rnngan.generate import MAX_TOKENS, generate_tokens
-from rnngan.generator.sampling import Decoding
-from rnngan.guidance import Guide, guided
+from rnngan.generate import generate_guided, generate_tokens
 from rnngan.music.piece import Piece
 from rnngan.music.vocabulary import Tokens
 from rnngan.objectives.likelihood import held_out_likelihood
@@ -62,13 +63,17 @@ CORPORA = ("ryans-mammoth", "bach-chorales", "nottingham")
 """The last is a folder of the data that is not part of the project."""
 NUM = 128
 """Pieces of every arm."""
+TOP_P, STRENGTH = OutputConfig().top_p, OutputConfig().guide_strength
 ARMS = (
-    "T=0.8", "T=0.9", "T=1.0", "T=1.1", "likelihood", "placebo-constant", "placebo-random",
-    "placebo-shuffled", "leave-one-out", "dense", "importance", "distilled", "cooperative",
-    "rollout", "gumbel", "guide=resample,T=1.0,K=16", "guide=resample,T=0.9,K=16",
-    "guide=reject,T=0.9,K=16", "guide=particles,T=1.0,K=16", "guide=particles,T=0.9,K=16",
-    "guide=particles,T=0.9,K=32", "dense+guide=particles,T=0.9,K=16",
+    "T=0.8", "T=0.9", "T=1.0", "T=1.1", "T=1.0,p=0.98", "likelihood", "placebo-constant",
+    "placebo-random", "placebo-shuffled", "placebo+guide=particles,T=1.0,p=0.98,K=16",
+    "leave-one-out", "dense", "importance", "distilled", "cooperative",
+    "rollout", "gumbel", "guide=resample,T=1.0,p=0.98,K=16",
+    "guide=reject,T=1.0,p=0.98,K=16", "guide=particles,T=1.0,p=0.98,K=16",
+    "guide=particles,T=1.0,p=0.98,K=32", "leave-one-out+guide=particles,T=1.0,p=0.98,K=16",
 )  # fmt: skip
+SETUP: dict[str, dict[str, Any]] = {"pretrain": {"steps": 1000}}
+"""A longer pretraining than that of the demo, which has to be done in ten minutes."""
 BASELINE = ("T=0.8", "T=0.9", "T=1.0", "T=1.1")
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "critic": {"refine": {"steps": 0}, "discriminator": {"causal_head": True}},
@@ -139,13 +144,10 @@ class Trial:
 
     def drawn(self, arm: str) -> tuple[list[Tokens], Figures]:
         """Token rows of an arm, and how they came about."""
-        stage, _, spec = arm.partition("guide=")
-        guide, temperature, candidates = parsed(spec)
-        stage = stage.removesuffix("+") or "critic"
-        if stage.startswith("T="):
-            path, temperature = self.pretrained(), float(stage.removeprefix("T="))
+        stage, how = parsed(arm)
+        if stage == "pretrained":
+            path, folder = self.pretrained(), self.folder / "pretrained"
             model = Checkpoints(path.parent, "pretrain", keep=1, say=print).read_best()
-            folder = self.folder / "pretrained"
         else:
             model, folder = self.refined(stage), self.folder / stage
         bits, num_tokens = held_out_likelihood(
@@ -156,16 +158,15 @@ class Trial:
             "bits_per_token": bits / num_tokens,
             "seconds_training": json.loads((folder / "seconds.json").read_text()),
         }
-        started, seed = time.monotonic(), 1000 + self.seed
-        if guide:
-            found = guided(
-                model, num=NUM, seed=seed, guide=guide, candidates=candidates,
-                decoding=Decoding(temperature=temperature), max_tokens=MAX_TOKENS,
-            )  # fmt: skip
+        started, how = time.monotonic(), how | {"num": NUM, "seed": 1000 + self.seed}
+        if "guide" in how:
+            if arm.startswith("placebo"):
+                mix_up(model)
+            found = generate_guided(model, strength=STRENGTH, **how)
             rows = found.tokens
             told["effective"] = statistics.median(found.effective)
         else:
-            rows = generate_tokens(model, num=NUM, seed=seed, temperature=temperature)
+            rows = generate_tokens(model, **how)
         return rows, told | {"seconds_decoding": time.monotonic() - started}
 
     def measure(self, arm: str) -> Figures:
@@ -185,19 +186,30 @@ class Trial:
         return found
 
 
-def parsed(spec: str) -> tuple[Guide | None, float, int]:
-    """Guide, temperature and candidates from `GUIDE,T=…,K=…`; without a guide at temperature 1."""
-    if not spec:
-        return None, 1.0, 0
-    guide, temperature, candidates = spec.split(",")
-    known = get_args(Guide)
-    if guide not in known:
-        raise SystemExit(f"there is no guide {guide!r}; choose from {', '.join(known)}")
-    return (
-        cast(Guide, guide),
-        float(temperature.removeprefix("T=")),
-        int(candidates.removeprefix("K=")),
-    )
+def mix_up(model: Model) -> None:
+    """Let its discriminator give every candidate the verdict on the one before it."""
+    judge = model.discriminator
+    assert judge is not None
+    judge.register_forward_hook(lambda _, __, logits: logits.roll(1, 0))
+    assert judge.causal_head is not None
+    judge.causal_head.register_forward_hook(lambda _, __, potentials: potentials.roll(1, 0))
+
+
+def parsed(arm: str) -> tuple[str, dict[str, Any]]:
+    """The stage whose generator an arm draws from, and how it draws."""
+    stage, guided, spec = arm.partition("guide=")
+    if not guided and not arm.startswith("T="):
+        return arm, {"top_p": TOP_P}
+    guide, *parts = spec.split(",") if guided else ("", *arm.split(","))
+    values = dict(part.split("=") for part in parts)
+    how: dict[str, Any] = {
+        "temperature": float(values["T"]), "top_p": float(values.get("p", 1.0)),
+    }  # fmt: skip
+    if not guided:
+        return "pretrained", how
+    return stage.removesuffix("+").replace("placebo", "") or "critic", how | {
+        "guide": guide, "candidates": int(values["K"]),
+    }  # fmt: skip
 
 
 @contextmanager
@@ -281,7 +293,7 @@ def main() -> None:
     for seed in options.seeds:
         for name in options.corpora:
             corpus = str(data / name) if data and name == "nottingham" else name
-            trial = Trial(options.work / name, corpus, seed, {})
+            trial = Trial(options.work / name, corpus, seed, SETUP)
             for arm in options.arms:
                 figures = trial.measure(arm)
                 found.setdefault(name, {}).setdefault(seed, {})[arm] = figures

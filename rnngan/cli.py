@@ -103,6 +103,8 @@ class DecodingOptions:
     ones (particles; it needs a causal head)."""
     guide_candidates: int = 16
     """Candidates per piece that it chooses from."""
+    guide_strength: float = 2.0
+    """Exponent of the density ratio by which it chooses; above 1 makes up for few candidates."""
     beam: int | None = None
     """Search for the likeliest pieces with a beam of this width, best first."""
     stochastic_beam: bool = False
@@ -175,6 +177,8 @@ class FrontierOptions:
     """Also sweep what the discriminators choose, see generate; of runs that are no controls."""
     guide_candidates: int = 16
     """Candidates per piece that they choose from."""
+    guide_strength: float = 2.0
+    """Exponent of the density ratio by which they choose."""
     quality: Literal["bleu", "precision", "lm-score"] = "bleu"
     """What the verdict compares; all are measured."""
     diversity: Literal["self-bleu", "recall"] = "self-bleu"
@@ -489,7 +493,11 @@ def _written(model: Model, options: DecodingOptions, **start: Any) -> list[Token
         print(found.in_words())
     elif options.guide != "none":
         guided = generate_guided(
-            model, guide=options.guide, candidates=options.guide_candidates, **how
+            model,
+            guide=options.guide,
+            candidates=options.guide_candidates,
+            strength=options.guide_strength,
+            **how,
         )
         rows = guided.tokens
         print(guided.in_words(options.guide_candidates))
@@ -532,6 +540,7 @@ def _frontier(words: Sequence[str]) -> int:
             diversity=options.diversity,
             guide=None if options.guide == "none" else options.guide,
             candidates=options.guide_candidates,
+            strength=options.guide_strength,
             progress=progress,
         )
     command = shlex.join(["rnngan", "frontier", *words])

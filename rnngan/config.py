@@ -310,21 +310,22 @@ class RefineConfig:
     candidates: int = 8
     """Candidates per sample that is learnt (importance, offline)."""
     discriminator_learning_rate: float = 3e-3
-    """Discriminator's."""
+    """Discriminator's largest; before the generator moves it falls to a tenth, and stays there."""
     discriminator_loss: Loss = "logistic"
     """What the discriminator minimises."""
     gradient_penalty: Penalty = "none"
     """On the discriminator's gradient at real pieces, or between real and generated ones."""
     penalty_weight: float = 10.0
     """Weight of that penalty."""
-    discriminator_pretrain_steps: int = 60
+    discriminator_pretrain_steps: int = 100
     """Discriminator updates before the generator moves."""
     discriminator_updates: int = 2
     """Discriminator updates per step."""
     discriminator_gate: float = 0.98
     """AUC on held-out pieces above which the discriminator waits."""
-    discriminator_transpose: int = 5
-    """Semitones at most by which the pieces that it learns from are transposed, down or up."""
+    discriminator_transpose: int = 0
+    """Semitones at most by which the pieces that it learns from are transposed, down or up; then it
+    knows nothing of the keys that real pieces like."""
     replay_rate: float = 0.0
     """Share of older samples among the generated pieces that it learns from."""
     label_smoothing: float = 0.1
@@ -395,15 +396,22 @@ class OutputConfig:
     """Pieces generated at the end."""
     num_evaluated: int = 96
     """Pieces of each generator that the evaluation compares with held-out music."""
-    temperature: float = 0.9
+    temperature: float = 1.0
     """Of those pieces."""
+    top_p: float = 0.98
+    """They are drawn from the likeliest tokens of this probability in sum alone; 1 for all."""
     guide: Literal["none", "resample", "reject", "particles"] = "particles"
     """How the discriminator guides the pieces generated at the end."""
     guide_candidates: int = 16
     """Candidates per piece that it chooses from."""
+    guide_strength: float = 2.0
+    """Exponent of the density ratio by which it chooses; above 1 makes up for few candidates."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "keep_checkpoints", "log_every", "num_samples", "temperature")
+        _check_positive(
+            self, "keep_checkpoints", "log_every", "num_samples", "temperature", "guide_strength"
+        )
+        _require(self, "top_p", lambda value: 0 < value <= 1, "above 0 and at most 1")
         _require(self, "num_evaluated", lambda value: value >= 2, "at least 2")
         _require(self, "guide_candidates", lambda value: 2 <= value <= 256, "2 to 256")
 

@@ -63,6 +63,7 @@ class Generator:
             measured beside it.
         guide: How its discriminator chooses, if it does.
         candidates: That it chooses from.
+        strength: Exponent of the density ratio by which it chooses.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Generator:
     digest: str
     guide: Guide | None = None
     candidates: int = 0
+    strength: float = 1.0
 
 
 def settings_of(
@@ -109,6 +111,7 @@ def draw_frontier(
     diversity: str,
     guide: Guide | None = None,
     candidates: int = 16,
+    strength: float = 1.0,
     progress: Progress,
 ) -> Frontier:
     """Sweep the pretrained and the refined generator of each run, and judge the refined ones.
@@ -124,6 +127,7 @@ def draw_frontier(
         diversity: Likewise.
         guide: Also sweep what the discriminators of the runs that are no controls choose.
         candidates: That they choose from.
+        strength: Exponent of the density ratio by which they choose.
         progress: Shows how far it is.
 
     Raises:
@@ -138,7 +142,7 @@ def draw_frontier(
     store = common_store(runs)
     names = _names(runs)
     pretrained, refined = _generators(runs, names, say=progress.say)
-    guided = _guided(runs, refined, guide, candidates) if guide else [None] * len(runs)
+    guided = _guided(runs, refined, guide, candidates, strength) if guide else [None] * len(runs)
     generators: dict[str, Generator] = {}
     for one in (*pretrained, *refined, *guided):
         if one is not None:
@@ -249,7 +253,11 @@ def _generators(
 
 
 def _guided(
-    runs: Sequence[Run], refined: Sequence[Generator | None], guide: Guide, candidates: int
+    runs: Sequence[Run],
+    refined: Sequence[Generator | None],
+    guide: Guide,
+    candidates: int,
+    strength: float,
 ) -> list[Generator | None]:
     """The refined generators with their discriminators for guides; none for controls."""
 
@@ -262,6 +270,7 @@ def _guided(
             digest=_digest(f"{one.digest} {guide}", judge),
             guide=guide,
             candidates=candidates,
+            strength=strength,
         )
 
     found = [
@@ -313,7 +322,11 @@ def _point(
     how: dict[str, Any] = {"num": num, "seed": seed_for(seed, purpose), **setting._asdict()}
     if generator.guide:
         rows = generate_guided(
-            generator.model, guide=generator.guide, candidates=generator.candidates, **how
+            generator.model,
+            guide=generator.guide,
+            candidates=generator.candidates,
+            strength=generator.strength,
+            **how,
         ).tokens
     else:
         rows = generate_tokens(generator.model, **how)

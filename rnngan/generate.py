@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnngan.config import DataConfig
+from rnngan.config import DataConfig, OutputConfig
 from rnngan.errors import UserError
 from rnngan.generator.sampling import Decoding, sample, uniforms
 from rnngan.generator.search import MAX_BEAMS, beam_search, stochastic_beam_search
@@ -67,13 +67,20 @@ def _ignore(_: str) -> None:
 
 
 def generate(
-    model: Model, *, guide: Guide | None = None, candidates: int = 16, **how: Any
+    model: Model,
+    *,
+    guide: Guide | None = None,
+    candidates: int = 16,
+    strength: float = 1.0,
+    **how: Any,
 ) -> list[Piece]:
     """Pieces drawn from a model: see `generate_tokens`, and with a guide `generate_guided`."""
     if guide is None:
         rows = generate_tokens(model, **how)
     else:
-        rows = generate_guided(model, guide=guide, candidates=candidates, **how).tokens
+        rows = generate_guided(
+            model, guide=guide, candidates=candidates, strength=strength, **how
+        ).tokens
     return [model.tokenizer.decode(row) for row in rows]
 
 
@@ -108,7 +115,14 @@ def generate_tokens(model: Model, *, num: int, seed: int, **how: Any) -> list[To
 
 
 def generate_guided(
-    model: Model, *, num: int, seed: int, guide: Guide, candidates: int, **how: Any
+    model: Model,
+    *,
+    num: int,
+    seed: int,
+    guide: Guide,
+    candidates: int,
+    strength: float = 1.0,
+    **how: Any,
 ) -> Guided:
     """Pieces chosen by the model's discriminator, see `rnngan.guidance`; `how` as in `Plan.of`.
 
@@ -123,6 +137,7 @@ def generate_guided(
         guide=guide,
         candidates=candidates,
         max_tokens=plan.max_tokens,
+        strength=strength,
         decoding=plan.decoding,
         prefix=plan.prefix,
     )
@@ -278,6 +293,22 @@ class Plan:
             max_tokens=max(max_tokens, len(prefix) + _TOKENS_PER_BAR * (min_bars or 0)),
             prefix=tuple(prefix),
         )
+
+
+def generate_output(
+    model: Model, output: OutputConfig, *, num: int, seed: int, guide: Guide | None
+) -> list[Piece]:
+    """Pieces as the settings of a run's output want them, guided or not."""
+    return generate(
+        model,
+        guide=guide,
+        candidates=output.guide_candidates,
+        strength=output.guide_strength,
+        num=num,
+        seed=seed,
+        temperature=output.temperature,
+        top_p=output.top_p,
+    )
 
 
 def guide_for(model: Model, wanted: Guide | Literal["none"]) -> Guide | None:

@@ -10,6 +10,12 @@ can be corrected towards real music without training the generator again:
 - `particles`: candidates grow side by side, and every few tokens, about a bar, those that the
   discriminator's causal head thinks little of give way to copies of the others (a particle filter
   with the head's potential as log of the twisting function; Del Moral 2006, Naesseth 2019).
+  Candidates that have ended neither give way nor are copied: weighed against those that still grow
+  they win too often, because few candidates cannot keep up a high ratio for long, and pieces would
+  become too short. So where a piece ends is left to the generator.
+
+Few candidates fall short of the ratio that they are drawn by. A `strength` above 1, its exponent,
+makes up for that.
 
 Each piece has candidates of its own with random numbers of their own: what a piece becomes depends
 on the seed and its number alone. Few effective candidates mean that the discriminator's word is all
@@ -37,7 +43,7 @@ from rnngan.data.batches import Batch
 from rnngan.discriminator.base import Discriminator
 from rnngan.errors import UserError
 from rnngan.generator.sampling import AS_THE_MODEL, Decoding, Samples, sample, uniforms
-from rnngan.music.vocabulary import START, Tokens
+from rnngan.music.vocabulary import END, START, Tokens
 from rnngan.objectives.base import piece_logits
 from rnngan.objectives.importance import systematic_resample
 from rnngan.training.checkpoint import Model
@@ -49,6 +55,8 @@ _ROWS = 256
 """Candidates that are drawn side by side."""
 _PILOT = 128
 """Candidates that tell the bound for rejection."""
+_RESAMPLE_BELOW = 0.5
+"""Share of effective candidates among those that grow, below which they are drawn anew."""
 _MOST_ROUNDS = 64
 """Rounds of candidates after which a piece takes the best it has seen."""
 
@@ -88,6 +96,7 @@ def guided(
     guide: Guide,
     candidates: int,
     max_tokens: int,
+    strength: float = 1.0,
     decoding: Decoding = AS_THE_MODEL,
     prefix: Sequence[int] = (START,),
 ) -> Guided:
@@ -100,6 +109,7 @@ def guided(
         guide: How.
         candidates: Of each piece; of `reject`, in each round.
         max_tokens: Where a piece is cut.
+        strength: Exponent of the density ratio, above 0; 1 for the ratio as it is.
         decoding: Of the candidates. The discriminator was calibrated at temperature 1.
         prefix: Tokens that every candidate begins with.
 
@@ -120,6 +130,8 @@ def guided(
         )
     if not 2 <= candidates <= _ROWS:
         raise UserError(f"guide-candidates must be 2 to {_ROWS}, got {candidates}")
+    if not 0 < strength < np.inf:
+        raise UserError(f"guide-strength must be above 0, got {strength}")
 
     drawing = _Candidates(
         model=model,
@@ -127,6 +139,7 @@ def guided(
         seed=seed,
         candidates=candidates,
         max_tokens=max_tokens,
+        strength=strength,
         decoding=decoding,
         prefix=prefix,
     )
@@ -143,6 +156,7 @@ class _Candidates:
     seed: int
     candidates: int
     max_tokens: int
+    strength: float
     decoding: Decoding
     prefix: Sequence[int]
 
@@ -175,7 +189,10 @@ class _Candidates:
         return uniforms(self.seed, [(p << 32) + last for p in pieces], count).astype(np.float64)
 
     def log_ratios(self, samples: Samples) -> Floats:
-        """Calibrated logits `(rows,)` of samples, of their beginnings where they are too long."""
+        """Logarithms of the weights `(rows,)` of samples; of their beginnings if they are too long.
+
+        Calibrated logits times the strength.
+        """
         most = self.discriminator.config.max_length
         batch = Batch(
             tokens=samples.tokens[:, :most].numpy(), lengths=samples.lengths.clamp(max=most).numpy()
@@ -183,8 +200,8 @@ class _Candidates:
         with torch.inference_mode():
             self.discriminator.eval()
             logits = piece_logits(self.discriminator, batch, "auto")
-            ratios: Floats = self.discriminator.log_ratio(logits).double().numpy()
-        return ratios
+            ratios = self.discriminator.log_ratio(logits).double().numpy()
+        return np.asarray(self.strength * ratios)
 
     def parts(self, num: int) -> list[range]:
         """The pieces in parts whose candidates are drawn side by side."""
@@ -246,7 +263,9 @@ def _filtered(drawing: _Candidates, num: int) -> Guided:
     effective: list[float] = []
     for pieces in drawing.parts(num):
         numbers = drawing.choice_numbers(pieces, drawing.max_tokens + 1)
-        particles = ParticleFilter(drawing.discriminator, numbers[:, 1:], drawing.candidates)
+        particles = ParticleFilter(
+            drawing.discriminator, numbers[:, 1:], drawing.candidates, strength=drawing.strength
+        )
         samples = drawing.draw(drawing.candidates_of(pieces), particles)
         logs = drawing.log_ratios(samples).reshape(len(pieces), -1) - particles.counted
         tokens += _chosen(samples, logs, numbers[:, 0])
@@ -280,18 +299,26 @@ def effective_number(weights: Floats) -> Floats:
 
 
 class ParticleFilter:
-    """Lets candidates of little promise give way to copies of the others, group by group.
+    """Lets growing candidates of little promise give way to copies of others, group by group.
 
     Args:
         discriminator: Its causal head judges beginnings.
         numbers: In [0, 1), `(groups, times)`; one for every time that is looked at.
         candidates: In a group; the candidates of a group stand together.
+        strength: Factor of the potentials.
+
+    Attributes:
+        counted: Of each candidate the logarithm of the weight that its copying has already paid
+            out, `(groups, candidates)`.
     """
 
-    def __init__(self, discriminator: Discriminator, numbers: Floats, candidates: int) -> None:
+    def __init__(
+        self, discriminator: Discriminator, numbers: Floats, candidates: int, *, strength: float
+    ) -> None:
         self.discriminator = discriminator
         self.numbers = numbers
         self.candidates = candidates
+        self.strength = strength
         self.counted = np.zeros((len(numbers), candidates))
         self.calls = 0
 
@@ -306,19 +333,22 @@ class ParticleFilter:
         inside = lengths.clamp(max=seen.shape[1])
         potentials = self.discriminator.potentials(seen, inside)
         latest = potentials.gather(1, inside[:, None] - 1).squeeze(1)
-        now = latest.double().numpy().reshape(-1, self.candidates)
-        weights = normalised(now - self.counted)
-        ancestors = np.tile(np.arange(self.candidates), (len(now), 1))
-        poor = effective_number(weights) < self.candidates / 2
-        for group in np.flatnonzero(poor):
-            ancestors[group] = systematic_resample(
-                torch.from_numpy(weights[group]),
-                self.candidates,
-                place=float(self.numbers[group, self.calls]),
-            ).numpy()
-            self.counted[group] = now[group, ancestors[group]]
-        self.calls += 1
-        if not poor.any():
-            return None
-        first = np.arange(len(now))[:, None] * self.candidates
-        return torch.from_numpy((ancestors + first).ravel())
+        now = self.strength * latest.double().numpy().reshape(-1, self.candidates)
+        grows = ~(tokens == END).any(1).numpy().reshape(now.shape)
+        ancestors = np.arange(now.size).reshape(now.shape)
+        call, self.calls = self.calls, self.calls + 1
+        moved = False
+        for group in np.flatnonzero(grows.sum(axis=1) > 1):
+            own = np.flatnonzero(grows[group])
+            weights = normalised(now[group, own] - self.counted[group, own])
+            if effective_number(weights) >= _RESAMPLE_BELOW * len(own):
+                continue
+            chosen = own[
+                systematic_resample(
+                    torch.from_numpy(weights), len(own), place=float(self.numbers[group, call])
+                ).numpy()
+            ]
+            ancestors[group, own] = group * self.candidates + chosen
+            self.counted[group, own] = now[group, chosen]
+            moved = True
+        return torch.from_numpy(ancestors.ravel()) if moved else None

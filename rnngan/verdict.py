@@ -15,7 +15,7 @@ from eval.wording import summary
 from rnngan.config import RunConfig
 from rnngan.data.batches import MAX_HELD_OUT
 from rnngan.data.store import Store
-from rnngan.generate import generate, guide_for
+from rnngan.generate import generate_output, guide_for
 from rnngan.guidance import Guide
 from rnngan.progress import Say
 from rnngan.training.baselines import report_likelihoods
@@ -41,14 +41,8 @@ def generated_sides(models: dict[str, Model], config: RunConfig) -> list[Side]:
     output = config.output
 
     def side(name: str, model: Model, guide: Guide | None = None) -> Side:
-        pieces = generate(
-            model,
-            guide=guide,
-            candidates=output.guide_candidates,
-            num=output.num_evaluated,
-            seed=seed_for(config.seed, "evaluation"),
-            temperature=output.temperature,
-        )
+        seed = seed_for(config.seed, "evaluation")
+        pieces = generate_output(model, output, num=output.num_evaluated, seed=seed, guide=guide)
         return Side(name=name, pieces=tuple(pieces))
 
     sides = [side(name, model) for name, model in models.items()]

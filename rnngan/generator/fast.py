@@ -83,11 +83,14 @@ class FastStepper:
 
     def select(self, rows: Tensor) -> None:
         """Go on with these pieces, by index `(new_batch,)`, each as often as it is named."""
-        self._go_on(self._network.state(), rows)
+        if isinstance(self._network, _Several) and len(rows) == self._batch_size:
+            self._network.reorder(rows)
+        else:
+            self._go_on(self._network.state(), rows)
 
     def state(self) -> State:
         """Where every piece stands, in float32; what the stepper does later leaves it as it is."""
-        return self._network.state()
+        return self._network.state().map(torch.clone)
 
     def set_state(self, state: State) -> None:
         """Go on from a state of this stepper, another or the generator, with all its pieces."""
@@ -216,6 +219,18 @@ class _Several:
             self._front.state = picked.front
         if self._attention is not None and state.memory is not None:
             self._attention.set_memory(state.memory, rows)
+
+    def reorder(self, rows: Tensor) -> None:
+        """As many pieces as before; only those are copied that come to another place."""
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
+        sources = rows[moved]
+        for layer in self._layers:
+            layer.state = [part.index_select(0, rows) for part in layer.state]
+        if self._front is not None:
+            self._front.state = tuple(part.index_select(0, rows) for part in self._front.state)
+        if self._attention is not None:
+            for part in self._attention.memory():
+                part[moved] = part[sources]
 
     def state(self) -> State:
         return State(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ from rnngan.training.optimizers import optimizer_of
 from rnngan.training.seeds import reseed_torch, seed_for
 
 _WARMUP = 20  # updates over which the rate rises
+_LAST_RATE = 0.1  # share of it that is left when training before the game ends
 _GATE_MEMORY = 0.8  # of the running mean of the AUC that opens and closes the gate
 _LOOK_EVERY = 10  # updates, in training before the game
 _PATIENCE = 4  # looks without progress
@@ -189,7 +191,9 @@ class Critic:
         with Progress("judge", total, inside=progress) as inner:
             for update in range(total):
                 warmth = min(1.0, (update + 1) / min(_WARMUP, total))
-                self.set_rate(self.config.discriminator_learning_rate * warmth)
+                cosine = 0.5 + 0.5 * math.cos(math.pi * update / total)
+                share = warmth * (_LAST_RATE + (1 - _LAST_RATE) * cosine)
+                self.set_rate(self.config.discriminator_learning_rate * share)
                 log = self.learn(real(update), fakes(update), update)
                 inner.update(update + 1, f"loss {log['discriminator_loss']:.3f}")
                 if (update + 1) % _LOOK_EVERY == 0 or update + 1 == total:

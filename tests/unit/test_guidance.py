@@ -7,15 +7,12 @@ import pytest
 import torch
 from scipy import stats
 
+from rnngan import guidance
 from rnngan.config import DiscriminatorConfig
 from rnngan.errors import UserError
 from rnngan.generator import sampling
-from rnngan.guidance import (
-    ParticleFilter,
-    effective_number,
-    guided,
-    normalised,
-)
+from rnngan.guidance import ParticleFilter, effective_number, guided, normalised
+from rnngan.music.vocabulary import END, PAD, START
 from rnngan.objectives.importance import systematic_resample
 from rnngan.training.checkpoint import Model
 
@@ -76,7 +73,7 @@ def model(**config):
     return Model(generator=tiny_generator(), tokenizer=Tokens(), discriminator=judge, metrics={})
 
 
-def draw(guide, num, candidates, seed=0, **options):
+def draw(guide, num, candidates=16, seed=0, **options):
     return guided(
         options.pop("model", model()), num=num, seed=seed, guide=guide, candidates=candidates,
         max_tokens=MAX_LENGTH, **options,
@@ -111,12 +108,52 @@ def test_what_is_chosen_has_the_density_of_real_music(guide, candidates, num):
     assert p_value(found, PROBS) < 1e-4
 
 
-def test_so_have_particles_that_know_all_beginnings(monkeypatch):
-    """False alarm in 1 of 10,000; after every token it is asked who goes on."""
+def aimed_at_by_particles(strength):
+    """Where many particles go that are drawn anew after every token, by enumeration.
+
+    Those that grow keep their number, whatever the ratio says of them; those that have just ended
+    are weighed by what the ratio has become since.
+    """
+    rows = [tuple(row[:n].tolist()) for row, n in zip(LISTED.tokens, LISTED.lengths)]
+    oracle = Oracle()
+
+    def prob(beginning):
+        return sum(p for row, p in zip(rows, PROBS) if row[: len(beginning)] == beginning)
+
+    aimed = np.zeros(len(rows))
+    growing, ended, mass = {(START,): 1.0}, set(rows), 1.0
+    while growing:
+        longer = {}
+        for beginning, share in growing.items():
+            for token in range(len(GRAMMAR.allowed[0])):
+                one = (*beginning, token)
+                if prob(one):
+                    gain = oracle.beginning(one) - oracle.beginning(beginning)
+                    longer[one] = share * prob(one) / prob(beginning), np.exp(strength * gain)
+        for one in ended & set(longer):
+            share, weight = longer.pop(one)
+            aimed[rows.index(one)] = mass * share * weight
+        mass *= sum(share for share, _ in longer.values())
+        total = sum(share * weight for share, weight in longer.values())
+        growing = {one: share * weight / total for one, (share, weight) in longer.items()}
+    return aimed / aimed.sum()
+
+
+@pytest.mark.parametrize("strength", [1.0, 2.0])
+def test_particles_that_know_all_beginnings_go_where_they_should(strength, monkeypatch):
+    """False alarm in 1 of 10,000; after every token those that grow are drawn anew."""
     monkeypatch.setattr(sampling, "BLOCK", 1)
-    found = draw("particles", 500, 16)
-    assert p_value(found, TARGET) > 1e-4
+    monkeypatch.setattr(guidance, "_RESAMPLE_BELOW", 2.0)
+    found = draw("particles", 1000, 64, strength=strength)
+    assert p_value(found, aimed_at_by_particles(strength)) > 1e-4
     assert p_value(found, PROBS) < 1e-4
+
+
+def test_a_strength_is_an_exponent():
+    """False alarm in 1 of 10,000."""
+    found = draw("resample", 500, 128, strength=2.0)
+    assert p_value(found, normalised(np.log(PROBS) + 2 * RATIOS)) > 1e-4
+    assert p_value(found, TARGET) < 1e-4
 
 
 @pytest.mark.parametrize("guide", ["resample", "reject", "particles"])
@@ -177,17 +214,32 @@ def test_a_particle_filter_leaves_groups_of_much_choice_alone():
             values[4, -1] = 50.0  # one candidate of the second group
             return values
 
-    particles = ParticleFilter(Flat(), np.full((2, 3), 0.5), 4)
-    tokens = torch.zeros((8, 3), dtype=torch.long)
+    particles = ParticleFilter(Flat(), np.full((2, 3), 0.5), 4, strength=0.5)
+    tokens = torch.full((8, 3), START)
     ancestors = particles(tokens, torch.full((8,), 3))
     assert ancestors.tolist() == [0, 1, 2, 3, 4, 4, 4, 4]
-    assert particles.counted.tolist() == [[0] * 4, [50] * 4]
+    assert particles.counted.tolist() == [[0] * 4, [25] * 4]
+
+
+def test_candidates_that_have_ended_neither_give_way_nor_are_copied():
+    class Falling:
+        config = DiscriminatorConfig(causal_head=True, max_length=9)
+
+        def potentials(self, tokens, lengths):
+            return torch.tensor([9.0, -9.0, 5.0, -5.0, -5.0])[:, None].expand(tokens.shape)
+
+    tokens = torch.full((5, 3), START)
+    tokens[:2, 1:] = torch.tensor([END, PAD])
+    particles = ParticleFilter(Falling(), np.full((1, 3), 0.5), 5, strength=1.0)
+    assert particles(tokens, torch.tensor([2, 2, 3, 3, 3])).tolist() == [0, 1, 2, 2, 2]
+    assert particles.counted.tolist() == [[0, 0, 5, 5, 5]]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"candidates": 1}, "guide-candidates must be 2 to 256, got 1"),
+        ({"strength": 0.0}, "guide-strength must be above 0, got 0.0"),
         ({"candidates": 257}, "guide-candidates must be 2 to 256, got 257"),
         (
             {"model": dataclasses.replace(model(), discriminator=None)},

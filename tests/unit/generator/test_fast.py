@@ -74,7 +74,13 @@ def test_logits_and_states_are_the_generators(batch_size, config):
 @pytest.mark.usefixtures("_network")
 @pytest.mark.parametrize(
     ("batch_size", "rows"),
-    [(1, [0, 0, 0]), (3, [2]), (3, [1, 1, 0, 2, 1]), (64, [*range(0, 64, 3), 5, 5])],
+    [
+        (1, [0, 0, 0]),
+        (3, [2]),
+        (3, [0, 0, 1]),
+        (3, [1, 1, 0, 2, 1]),
+        (64, [*range(0, 64, 3), 5, 5]),
+    ],
 )
 @pytest.mark.parametrize("attention", [0, 8])
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,7 +90,9 @@ def test_select_goes_on_with_the_pieces_named(batch_size, rows, kind, attention)
     before, after = random_tokens(batch_size, 11), random_tokens(len(rows), 9, seed=1)
     stepper = FastStepper(generator, batch_size=batch_size, precision="float32")
     stepped(stepper, before)
+    state = stepper.state()
     stepper.select(torch.tensor(rows))
+    torch.testing.assert_close(state, generator(before)[1], rtol=1e-4, atol=1e-5)
     expected, _ = generator(torch.cat([before[rows], after], dim=1))
     torch.testing.assert_close(stepped(stepper, after), expected[:, 11:], rtol=1e-4, atol=1e-5)
 

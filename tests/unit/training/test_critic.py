@@ -452,15 +452,19 @@ def test_where_every_update_harms_it_stays_as_it_was(
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(40, 20), (8, 8)])
-def test_its_rate_rises_and_is_whole_in_the_end(
+def test_its_rate_rises_and_then_falls_to_a_tenth(
     new_critic, held_out, fakes_of, scripted, progress_of, steps, warmup
 ):
     critic = new_critic(refinement={"discriminator_pretrain_steps": steps})
     marks = scripted(*np.linspace(1, 0, 6))
     prepared(critic, held_out, fakes_of, progress_of)
-    expected = [RATE * min(1, (update + 1) / warmup) for update in range(steps)]
+    expected = [
+        RATE * min(1, (u + 1) / warmup) * (0.55 + 0.45 * math.cos(math.pi * u / steps))
+        for u in range(steps)
+    ]
     assert [rate for *_, rate in marks] == pytest.approx(expected)
-    assert rates(critic) == [RATE] * 2
+    assert RATE / 10 < expected[-1] < RATE / 7
+    assert rates(critic) == pytest.approx([expected[-1]] * 2)
 
 
 def test_without_updates_it_is_judged_and_calibrated(new_critic, held_out, fakes_of, progress_of):
