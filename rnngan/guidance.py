@@ -45,7 +45,7 @@ from rnngan.errors import UserError
 from rnngan.generator.sampling import AS_THE_MODEL, Decoding, Samples, sample, uniforms
 from rnngan.music.vocabulary import END, START, Tokens
 from rnngan.objectives.base import piece_logits
-from rnngan.objectives.importance import systematic_resample
+from rnngan.objectives.importance import effective_sample_size, systematic_resample
 from rnngan.training.checkpoint import Model
 
 Guide = Literal["resample", "reject", "particles"]
@@ -217,7 +217,7 @@ def _resampled(drawing: _Candidates, num: int) -> Guided:
         logs = drawing.log_ratios(samples).reshape(len(pieces), -1)
         numbers = drawing.choice_numbers(pieces, 1)[:, 0]
         tokens += _chosen(samples, logs, numbers)
-        effective += effective_number(normalised(logs)).tolist()
+        effective += effective_sample_size(torch.from_numpy(normalised(logs))).tolist()
     return Guided(tokens=tokens, effective=effective, num_drawn=num * drawing.candidates)
 
 
@@ -269,7 +269,7 @@ def _filtered(drawing: _Candidates, num: int) -> Guided:
         samples = drawing.draw(drawing.candidates_of(pieces), particles)
         logs = drawing.log_ratios(samples).reshape(len(pieces), -1) - particles.counted
         tokens += _chosen(samples, logs, numbers[:, 0])
-        effective += effective_number(normalised(logs)).tolist()
+        effective += effective_sample_size(torch.from_numpy(normalised(logs))).tolist()
     return Guided(tokens=tokens, effective=effective, num_drawn=num * drawing.candidates)
 
 
@@ -288,14 +288,6 @@ def normalised(logs: Floats) -> Floats:
     """Weights `(..., candidates)` that sum to 1 from their logarithms."""
     weights = np.exp(logs - logs.max(axis=-1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
-
-
-def effective_number(weights: Floats) -> Floats:
-    """Candidates that as many equal weights would come from, `(...,)` from `(..., candidates)`.
-
-    1 / sum of squares, of weights that sum to 1 (Kong 1992); 1 to the number of candidates.
-    """
-    return np.asarray(1 / (weights**2).sum(axis=-1))
 
 
 class ParticleFilter:
@@ -340,14 +332,12 @@ class ParticleFilter:
         moved = False
         for group in np.flatnonzero(grows.sum(axis=1) > 1):
             own = np.flatnonzero(grows[group])
-            weights = normalised(now[group, own] - self.counted[group, own])
-            if effective_number(weights) >= _RESAMPLE_BELOW * len(own):
+            logs = now[group, own] - self.counted[group, own]
+            weights = torch.from_numpy(normalised(logs))
+            if effective_sample_size(weights) >= _RESAMPLE_BELOW * len(own):
                 continue
-            chosen = own[
-                systematic_resample(
-                    torch.from_numpy(weights), len(own), place=float(self.numbers[group, call])
-                ).numpy()
-            ]
+            place = float(self.numbers[group, call])
+            chosen = own[systematic_resample(weights, len(own), place=place).numpy()]
             ancestors[group, own] = group * self.candidates + chosen
             self.counted[group, own] = now[group, chosen]
             moved = True

@@ -52,7 +52,7 @@ class Importance(PolicyGradient):
         """One step, weighted or, offline, resampled."""
         if self.from_reference:
             return self._distil(game)
-        size = effective_sample_size(self._weights(game.logits))
+        size = effective_sample_size(self._weights(game.logits)).item()
         return super().update(game) | {"effective_sample_size": size}
 
     def advantages(self, game: Round) -> Tensor:
@@ -91,7 +91,7 @@ class Importance(PolicyGradient):
                 sums[name] = sums.get(name, 0.0) + value / len(game.real)
         players.generator.eval()
         return sums | {
-            "effective_sample_size": effective_sample_size(weights),
+            "effective_sample_size": effective_sample_size(weights).item(),
             "distinct_rate": len(np.unique(rows)) / len(rows),
         }
 
@@ -121,13 +121,16 @@ class Importance(PolicyGradient):
         }
 
 
-def effective_sample_size(weights: Tensor) -> float:
+def effective_sample_size(weights: Tensor) -> Tensor:
     """1 / Σ w²: how many equal weights would be as noisy, 1 to their number (Kish 1965).
 
     Args:
-        weights: `(batch,)`, with a sum of 1.
+        weights: `(..., num)`, with a sum of 1.
+
+    Returns:
+        `(...,)`.
     """
-    return 1 / float(weights.double().square().sum())
+    return 1 / weights.double().square().sum(-1)
 
 
 def systematic_resample(weights: Tensor, num: int, *, place: float) -> Tensor:

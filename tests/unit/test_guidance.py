@@ -11,7 +11,7 @@ from rnngan import guidance
 from rnngan.config import DiscriminatorConfig
 from rnngan.errors import UserError
 from rnngan.generator import sampling
-from rnngan.guidance import ParticleFilter, effective_number, guided, normalised
+from rnngan.guidance import ParticleFilter, guided, normalised
 from rnngan.music.vocabulary import END, PAD, START
 from rnngan.objectives.importance import systematic_resample
 from rnngan.training.checkpoint import Model
@@ -180,12 +180,6 @@ def test_rejection_tells_how_much_it_accepted():
     found = draw("reject", 100, 16)
     assert 0 < found.accepted_rate < 1
     assert found.num_drawn > 100
-
-
-def test_effective_number_by_hand():
-    assert effective_number(np.array([[0.25] * 4, [1, 0, 0, 0], [0.5, 0.5, 0, 0]])).tolist() == [
-        4, 1, 2,
-    ]  # fmt: skip
 
 
 def test_normalised_weights_of_steep_logarithms():

@@ -181,7 +181,9 @@ def test_it_goes_on_from_its_state():
     [([0.25] * 4, 4.0), ([1.0, 0.0, 0.0], 1.0), ([0.5, 0.25, 0.25], 1 / 0.375)],
 )
 def test_effective_sample_size_by_hand(weights, size):
-    assert effective_sample_size(torch.tensor(weights)) == pytest.approx(size)
+    assert effective_sample_size(torch.tensor(weights)).item() == pytest.approx(size)
+    together = effective_sample_size(torch.tensor([weights, weights]))
+    assert together.tolist() == pytest.approx([size, size])
 
 
 @pytest.mark.parametrize(
