@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rnngan.config import DataConfig, RunConfig
+from rnngan.config import WITH_ENCODER, DataConfig, RunConfig
 from rnngan.data.prepare import open_prepared, prepare
 from rnngan.data.report import describe_store
 from rnngan.data.store import Store
+from rnngan.errors import UserError
 from rnngan.progress import Progress, say
 from rnngan.training.run import STAGES, Run
 
@@ -59,23 +60,44 @@ def main(plan: Plan) -> Run:
     Raises:
         UserError: See each stage.
     """
-    run = Run.begin(
-        plan.folder, plan.config, stages=plan.stages, store=plan.store, resume=plan.resume
-    )
+    stages = possible_stages(plan)
+    run = Run.begin(plan.folder, plan.config, stages=stages, store=plan.store, resume=plan.resume)
     with plan.timed("prepare"):
         store = open_store(run, plan)
-    if "pretrain" in plan.stages:
+    if "pretrain" in stages:
         with plan.timed("pretrain"):
             train_likelihood(run, store, resume=plan.resume)
-    if "refine" in plan.stages:
+    if "refine" in stages:
         with plan.timed("refine"):
             train_adversarial(run, store, resume=plan.resume)
-    if "report" in plan.stages:
+    if "report" in stages:
         with plan.timed("generate"):
             write_samples(run)
         with plan.timed("evaluate"):
             evaluate_run(run, store)
     return run
+
+
+def possible_stages(plan: Plan) -> tuple[str, ...]:
+    """Those of the plan that its kind of generator can go through.
+
+    Objectives draw whole pieces from nothing, and a generator with an encoder begins from what that
+    has read.
+
+    Raises:
+        UserError: Refinement was all that was wanted.
+    """
+    kind = plan.config.generator.kind
+    if kind not in WITH_ENCODER or "refine" not in plan.stages:
+        return plan.stages
+    if plan.stages == ("refine",):
+        raise UserError(
+            f"{kind} is told something before it writes, and refinement draws pieces from nothing; "
+            "refine another --generator"
+        )
+    left_out = ("refine",) if kind != "seq2seq" else ("refine", "report")
+    say(f"{kind} is trained by likelihood alone; left out: {', '.join(left_out)}")
+    return tuple(stage for stage in plan.stages if stage not in left_out)
 
 
 def open_store(run: Run, plan: Plan) -> Store:
@@ -105,7 +127,10 @@ def prepare_store(
 
 def train_likelihood(run: Run, store: Store, *, resume: bool) -> None:
     """Pretrain the generator by maximum likelihood."""
-    from rnngan.training.pretrain import pretrain
+    if run.config.generator.kind == "tuples":
+        from rnngan.training.continuous import pretrain
+    else:
+        from rnngan.training.pretrain import pretrain
 
     with Progress("pretrain", run.config.pretrain.steps) as progress:
         pretrain(run, store, progress=progress, resume=resume)
@@ -113,7 +138,10 @@ def train_likelihood(run: Run, store: Store, *, resume: bool) -> None:
 
 def train_adversarial(run: Run, store: Store, *, resume: bool) -> None:
     """Refine the pretrained generator against the discriminator."""
-    from rnngan.training.adversarial import refine
+    if run.config.generator.kind == "tuples":
+        from rnngan.training.continuous import refine
+    else:
+        from rnngan.training.adversarial import refine
 
     with Progress("refine", run.config.refine.steps) as progress:
         refine(run, store, progress=progress, resume=resume)

@@ -26,7 +26,7 @@ from rnngan.progress import clock
 
 if TYPE_CHECKING:
     from rnngan.music.vocabulary import Tokens
-    from rnngan.training.checkpoint import Model
+    from rnngan.training.checkpoint import Model, TuplesModel
 
 Options = TypeVar("Options")
 TrainKind = TypeVar("TrainKind", bound="TrainOptions")
@@ -85,7 +85,7 @@ class DecodingOptions:
     max_bars: int | None = None
     """At most so many bars."""
     max_tokens: int = 1024
-    """A piece that has not ended after so many tokens is cut there."""
+    """A piece that has not ended after so many tokens is cut there; of tuples, so many notes."""
     temperature: float = 1.0
     """Divides the logits; below 1 is safer, above 1 is wilder."""
     top_k: int = 0
@@ -154,6 +154,78 @@ class ContinueOptions(DecodingOptions):
     ] = True
     """Begin each piece with the primer."""
     out: Path = Path("continued")
+    """Folder for the MIDI and WAV files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarmonizeOptions:
+    """Options of accompanying a melody."""
+
+    melody: tyro.conf.Positional[Path]
+    """MIDI, ABC or MusicXML file; of several parts the highest is the melody."""
+    checkpoint: Path = Path("runs/demo")
+    """Run folder or .safetensors file of a seq2seq generator."""
+    out: Path = Path("harmonized")
+    """Folder for the MIDI and WAV files."""
+    num: int = 4
+    """Pieces."""
+    temperature: float = 1.0
+    """Divides the logits; below 1 is safer, above 1 is wilder."""
+    top_k: int = 0
+    """Draw from so many likeliest tokens alone; 0: from all."""
+    top_p: float = 1.0
+    """Draw from the fewest likeliest tokens that have this probability together; 1: from all."""
+    seed: int = 0
+    """The same seed gives the same bytes."""
+    wav: bool = True
+    """Write sound beside each MIDI file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentOptions:
+    """Options of moving in the space of an autoencoder."""
+
+    checkpoint: Path = Path("runs/demo")
+    """Run folder of a vae or autoencoder; to interpolate, a .safetensors file serves, too."""
+    temperature: float = 0.2
+    """Divides the logits; the nearer to 0, the nearer to the likeliest piece."""
+    seed: int = 0
+    """The same seed gives the same bytes."""
+    wav: bool = True
+    """Write sound beside each MIDI file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolateOptions(LatentOptions):
+    """Options of interpolation."""
+
+    first: tyro.conf.Positional[Path]
+    """MIDI, ABC or MusicXML file."""
+    last: tyro.conf.Positional[Path]
+    """Another one."""
+    steps: int = 8
+    """Pieces, those two written again among them."""
+    out: Path = Path("interpolated")
+    """Folder for the MIDI and WAV files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestyleOptions(LatentOptions):
+    """Options of another style."""
+
+    piece: tyro.conf.Positional[Path]
+    """MIDI, ABC or MusicXML file."""
+    style: str
+    """Style of pieces in the corpus, such as jig."""
+    from_style: str | None = None
+    """The piece's own style; by default what its file says, or else what all pieces have in
+    common."""
+    by: Literal["shift", "tag"] = "shift"
+    """Move what is kept of the piece by the difference of the styles, or tell the other style by
+    its tag."""
+    num: int = 1
+    """Pieces."""
+    out: Path = Path("restyled")
     """Folder for the MIDI and WAV files."""
 
 
@@ -266,7 +338,7 @@ def _help() -> str:
         "",
         "usage: rnngan COMMAND [OPTIONS]        rnngan COMMAND --help",
         "",
-        *(f"  {name:<10} {text}" for name, (text, _) in COMMANDS.items()),
+        *(f"  {name:<11} {text}" for name, (text, _) in COMMANDS.items()),
     ]
     return "\n".join(lines)
 
@@ -426,11 +498,14 @@ def _generate(words: Sequence[str]) -> int:
     options = parse(GenerateOptions, words, "generate")
     from rnngan.generate import find_model, write_music
     from rnngan.music.tokenizers.tags import parse_tags, tagged_prefix, untagged
+    from rnngan.training.checkpoint import TuplesModel
 
     tags = parse_tags(options.tag)
     if options.tag_weight and not tags:
         raise UserError("--tag-weight needs tags that it weighs; add --tag KEY=VALUE")
     model = find_model(options.model, options.stage)
+    if isinstance(model, TuplesModel):
+        return _write_tuples(model, options)
     start = {
         "prefix": tagged_prefix(model.tokenizer, tags),
         "untagged": untagged(model.tokenizer.vocabulary),
@@ -442,15 +517,109 @@ def _generate(words: Sequence[str]) -> int:
     return 0
 
 
+_OF_TUPLES = ("model", "out", "num", "max_tokens", "seed", "stage", "wav")
+"""Options of generation that need no tokens."""
+
+
+def _write_tuples(model: TuplesModel, options: GenerateOptions) -> int:
+    """Generation by a model of real numbers."""
+    from rnngan.generate import generate_tuples, write_music
+
+    for option in dataclasses.fields(options):
+        if option.name not in _OF_TUPLES and getattr(options, option.name) != option.default:
+            raise UserError(
+                f"--{option.name.replace('_', '-')} needs tokens with probabilities, and this "
+                "model writes tuples, real numbers; leave it out"
+            )
+    pieces = generate_tuples(
+        model,
+        num=16 if options.num is None else options.num,
+        seed=options.seed,
+        max_notes=options.max_tokens,
+    )
+    paths = write_music(pieces, options.out, wav=options.wav)
+    print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
+    return 0
+
+
 def _continue(words: Sequence[str]) -> int:
     options = parse(ContinueOptions, words, "continue")
     from rnngan.continuation import read_primer
     from rnngan.generate import data_settings, find_model, write_music
+    from rnngan.training.checkpoint import of_tokens
 
-    model = find_model(options.checkpoint, options.stage)
+    model = of_tokens(find_model(options.checkpoint, options.stage))
     primer = read_primer(options.primer, model.tokenizer, data_settings(options.checkpoint))
     rows = _written(model, options, prefix=primer.tokens, bars_before=primer.num_bars)
     pieces = [primer.continued(row, with_primer=options.with_primer) for row in rows]
+    paths = write_music(pieces, options.out, wav=options.wav)
+    print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
+    return 0
+
+
+def _harmonize(words: Sequence[str]) -> int:
+    options = parse(HarmonizeOptions, words, "harmonize")
+    from rnngan.generate import data_settings, find_model, write_music
+    from rnngan.generator.sampling import Decoding
+    from rnngan.harmony import harmonize, read_melody
+    from rnngan.training.checkpoint import of_tokens
+
+    model = of_tokens(find_model(options.checkpoint, "pretrain"))
+    melody = read_melody(options.melody, model, data_settings(options.checkpoint))
+    if told := melody.in_words():
+        print(told)
+    decoding = Decoding(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
+    pieces = harmonize(model, melody, num=options.num, seed=options.seed, decoding=decoding)
+    paths = write_music(pieces, options.out, wav=options.wav)
+    print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
+    return 0
+
+
+def _interpolate(words: Sequence[str]) -> int:
+    options = parse(InterpolateOptions, words, "interpolate")
+    from rnngan.generate import data_settings, find_model, write_music
+    from rnngan.latents import interpolate, read_piece
+    from rnngan.training.checkpoint import of_tokens
+
+    model = of_tokens(find_model(options.checkpoint, "pretrain"))
+    data = data_settings(options.checkpoint)
+    ends = []
+    for path in (options.first, options.last):
+        ends.append(read_piece(path, model, data, aim="interpolate"))
+        if ends[-1].num_left_out:
+            print(f"left out of {path}: its last {ends[-1].num_left_out} bars")
+    pieces = interpolate(
+        model, *ends, steps=options.steps, seed=options.seed, temperature=options.temperature
+    )
+    paths = write_music(pieces, options.out, wav=options.wav)
+    print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
+    return 0
+
+
+def _restyle(words: Sequence[str]) -> int:
+    options = parse(RestyleOptions, words, "restyle")
+    from rnngan.data.store import Store
+    from rnngan.generate import data_settings, find_model, write_music
+    from rnngan.latents import read_piece, restyle
+    from rnngan.training.checkpoint import of_tokens
+    from rnngan.training.run import Run
+
+    run = Run.open(options.checkpoint)
+    model = of_tokens(find_model(options.checkpoint, "pretrain"))
+    piece = read_piece(options.piece, model, data_settings(options.checkpoint), aim="restyle")
+    if piece.num_left_out:
+        print(f"left out of {options.piece}: its last {piece.num_left_out} bars")
+    pieces = restyle(
+        model,
+        piece,
+        Store.open(run.store_folder),
+        options.style,
+        from_style=options.from_style,
+        tag=options.by == "tag",
+        num=options.num,
+        seed=options.seed,
+        temperature=options.temperature,
+    )
     paths = write_music(pieces, options.out, wav=options.wav)
     print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
     return 0
@@ -613,6 +782,9 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     ),
     "generate": ("model to MIDI and sound", _generate),
     "continue": ("a file of music, and how a model goes on with it", _continue),
+    "harmonize": ("a melody, and the parts that a model writes to it", _harmonize),
+    "interpolate": ("two pieces, and what lies between them", _interpolate),
+    "restyle": ("a piece in another style", _restyle),
     "evaluate": ("generated music against real music", _evaluate),
     "frontier": ("quality against diversity of runs, and whether refinement paid", _frontier),
     "render": ("MIDI to sound and piano roll", _render),

@@ -134,15 +134,31 @@ class DataConfig:
         _require(self, "max_length", lambda value: value >= 16, "at least 16")
 
 
+WITH_ENCODER = ("seq2seq", "vae", "autoencoder")
+"""Kinds of generators that are told something before they write."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
     """Recurrent network that writes tokens one after another."""
 
     kind: Annotated[
-        Literal["lstm", "gru", "rnn", "peephole-lstm", "conv-lstm"],
+        Literal[
+            "lstm",
+            "gru",
+            "rnn",
+            "peephole-lstm",
+            "conv-lstm",
+            "seq2seq",
+            "vae",
+            "autoencoder",
+            "tuples",
+        ],
         tyro.conf.arg(aliases=["--generator"]),
     ] = "lstm"
-    """Cell of its layers; conv-lstm is an LSTM behind causal convolutions."""
+    """Cell of its layers; conv-lstm is an LSTM behind causal convolutions; seq2seq reads a melody
+    and writes what accompanies it; vae and autoencoder write what they have read from a few
+    numbers; tuples makes notes as real numbers from noise."""
     embedding_size: int = 128
     """Width of a token's embedding."""
     hidden_size: int = 256
@@ -168,14 +184,25 @@ class GeneratorConfig:
     """Tokens that a convolution sees, the latest and those before it (conv-lstm)."""
     pool_size: int = 2
     """Times of which the largest output of a convolution is kept (conv-lstm)."""
+    latent_size: int = 32
+    """Numbers that are kept of a piece (vae, autoencoder)."""
+    bars: int = 4
+    """A piece is cut after so many bars; 0 for whole ones, which had better be short (vae,
+    autoencoder)."""
+    hierarchical: bool = False
+    """An upper LSTM plans each bar from those numbers (vae, autoencoder)."""
+    token_dropout: float = 0.0
+    """Share of the tokens that the decoder does not see while it learns to write them (vae,
+    autoencoder)."""
 
     def __post_init__(self) -> None:
         _check_positive(
             self, "embedding_size", "hidden_size", "num_layers", "attention_heads", "convolutions",
             "kernel_size", "pool_size",
         )  # fmt: skip
-        _check_not_negative(self, "attention")
-        _check_rates(self, "embedding_dropout", "layer_dropout", "output_dropout")
+        _check_positive(self, "latent_size")
+        _check_not_negative(self, "attention", "bars")
+        _check_rates(self, "embedding_dropout", "layer_dropout", "output_dropout", "token_dropout")
         _require(
             self,
             "attention",
@@ -222,7 +249,7 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Maximum likelihood."""
+    """Maximum likelihood; of the generator tuples, squared error."""
 
     steps: int = 600
     """Updates at most."""
@@ -247,21 +274,30 @@ class PretrainConfig:
     so that the generator learns which keys are common."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the matrix products; auto is bfloat16 where the processor computes in it."""
+    kl_weight: float = 1.0
+    """Weight of the divergence of what is kept of a piece from noise (vae)."""
+    kl_warmup_steps: int = 300
+    """Updates over which that weight rises from 0 (vae)."""
+    free_bits: float = 0.0
+    """Bits that each kept number may tell of a piece at no cost (vae)."""
 
     def __post_init__(self) -> None:
         _check_positive(
             self, "steps", "batch_size", "learning_rate", "gradient_clip", "validate_every",
             "patience",
         )  # fmt: skip
-        _check_not_negative(self, "warmup_steps", "weight_decay")
+        _check_not_negative(
+            self, "warmup_steps", "weight_decay", "kl_weight", "kl_warmup_steps", "free_bits"
+        )
         _require(self, "transpose_rate", lambda value: 0 <= value <= 1, "0 to 1")
 
 
 Objective = Literal[
     "leave-one-out", "rollout", "dense", "gumbel", "importance", "cooperative",
-    "likelihood", "placebo-constant", "placebo-random", "placebo-shuffled",
+    "feature-matching", "likelihood", "placebo-constant", "placebo-random", "placebo-shuffled",
 ]  # fmt: skip
-"""How the generator is refined; the last four are controls."""
+"""How the generator is refined; the last four are controls. feature-matching is for the generator
+tuples, and nothing else is."""
 Loss = Literal["logistic", "hinge", "relativistic", "wasserstein"]
 Penalty = Literal["none", "r1", "interpolated"]
 
@@ -272,7 +308,7 @@ class RefineConfig:
 
     objective: Annotated[Objective, tyro.conf.arg(aliases=["--objective"])] = "leave-one-out"
     """How the discriminator's verdict becomes a gradient; likelihood and the placebos are
-    controls."""
+    controls, and feature-matching is for the generator tuples."""
     steps: int = 20
     """Generator updates: batches of samples, each used for several epochs; 0 trains the
     discriminator alone, which guided decoding needs."""
@@ -303,7 +339,10 @@ class RefineConfig:
     inverse_temperature: float = 100.0
     """Of the Gumbel-softmax at the last step; it rises from 1 exponentially (gumbel)."""
     chunk: int = 64
-    """Tokens that a gradient runs back through (gumbel)."""
+    """Tokens that a gradient runs back through (gumbel), or notes (feature-matching)."""
+    freeze_below: float = 0.7
+    """Share of the other network's loss below which a network waits; 0 for never
+    (feature-matching)."""
     offline: bool = False
     """Draw candidates from the pretrained generator and learn those that the discriminator
     resamples, instead of weighting the present samples (importance)."""
@@ -352,6 +391,7 @@ class RefineConfig:
             f"a divisor of batch_size, {self.batch_size}",
         )
         _require(self, "discount", lambda value: 0 <= value <= 1, "0 to 1")
+        _require(self, "freeze_below", lambda value: 0 <= value <= 1, "0 to 1")
         _require(self, "discriminator_gate", lambda value: 0 <= value <= 1, "0 to 1")
         _check_rates(self, "label_smoothing", "replay_rate")
 

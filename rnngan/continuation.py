@@ -9,19 +9,14 @@ its own notes, programs, velocities, tempos and metres; only what follows is the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from rnngan.config import DataConfig
-from rnngan.data.annotate import annotated
-from rnngan.data.cleaning import clean
-from rnngan.data.prepare import cleaning_of
-from rnngan.data.reading import MUSIC_SUFFIXES, MusicFile, Reading, contents_of, read_or_reject
-from rnngan.errors import Reject, RejectedFile, UserError
+from rnngan.given import Given, read_given
 from rnngan.music.piece import (
-    DRUMS,
     MAX_QUARTERS,
     TICKS_PER_QUARTER,
     Notes,
@@ -30,11 +25,11 @@ from rnngan.music.piece import (
     regular_metres,
     regular_tempos,
 )
-from rnngan.music.tokenizers.base import Tokenizer, keys_of
+from rnngan.music.tokenizers.base import Tokenizer
 from rnngan.music.tokenizers.events import Events
 from rnngan.music.tokenizers.melody import Melody
 from rnngan.music.tokenizers.steps import StepTokenizer
-from rnngan.music.vocabulary import Tokens, Vocabulary
+from rnngan.music.vocabulary import Tokens
 
 _FAR = MAX_QUARTERS * TICKS_PER_QUARTER
 """No piece is longer."""
@@ -147,105 +142,29 @@ def read_primer(path: Path, tokenizer: Tokenizer, data: DataConfig | None = None
             that the tokens can tell; a metre or pitch has no token; there are several voices, and
             the tokens tell one.
     """
-    piece = _cleaned(path, tokenizer, data or DataConfig())
-    vocabulary = tokenizer.vocabulary
-    told = _in_known_metres(path, piece, vocabulary)
-    told = _in_known_programs(path, told, tokenizer)
-    _check_pitches(path, told, vocabulary)
+    given = read_given(path, tokenizer, data or DataConfig(), aim="continue")
     if isinstance(tokenizer, Melody):
-        _check_one_voice(path, told, tokenizer.config.ticks_per_step)
+        _check_one_voice(given, tokenizer.config.ticks_per_step)
+    told = given.told
     tokens = tokenizer.encode(told)[:-1].tolist()
     num_bars = tokens.count(tokenizer.bar)
     tokens += _next_place(tokens, tokenizer) if isinstance(tokenizer, Events) else []
     if isinstance(tokenizer, StepTokenizer):
         tokens = _without_filling(tokens, tokenizer)
     return Primer(
-        piece=piece, told=told, tokens=tuple(tokens), num_bars=num_bars, tokenizer=tokenizer
+        piece=given.piece, told=told, tokens=tuple(tokens), num_bars=num_bars, tokenizer=tokenizer
     )
 
 
-def _cleaned(path: Path, tokenizer: Tokenizer, data: DataConfig) -> Piece:
-    if path.suffix.lower() not in MUSIC_SUFFIXES:
-        known = ", ".join(sorted(MUSIC_SUFFIXES))
-        raise _refused(path, f"its name ends in none of {known}")
-    reading = Reading(expand_repeats=data.expand_repeats, beats=data.beats)
-    file = MusicFile(path.name, str(path))
-    found = read_or_reject(file, contents_of(str(path)), reading)
-    if isinstance(found, Reject):
-        raise _refused(path, found.message)
-    if len(found) != 1:
-        raise _refused(path, f"it holds {len(found)} pieces, and only one can be continued")
-    try:
-        piece = clean(found[0].piece, replace(cleaning_of(data), only=""))
-    except RejectedFile as error:
-        raise _refused(path, str(error)) from None
-    if not len(piece.notes):
-        raise _refused(path, "there are no notes in it")
-    return annotated(piece, keys_of(tokenizer.vocabulary.values("Tag")))
-
-
-def _in_known_metres(path: Path, piece: Piece, vocabulary: Vocabulary) -> Piece:
-    """The piece, an upbeat in a metre of its own made the end of a bar in the next metre."""
-    known = vocabulary.values("Metre")
-    if not known:
-        return piece
-    heard = [metre for metre in piece.metres if metre.tick < piece.end]
-    if len(heard) > 1 and heard[0].name not in known:
-        first, second = heard[:2]
-        missing = second.ticks_per_bar - second.tick
-        if second.tick <= first.ticks_per_bar and missing >= 0:
-            notes = piece.notes.copy()
-            notes["start"] += missing
-            notes["end"] += missing
-            metres = [m._replace(tick=m.tick + missing) for m in heard[2:]]
-            piece = replace(piece, notes=notes, metres=(second._replace(tick=0), *metres))
-            heard = heard[1:]
-    for metre in heard:
-        if metre.name not in known:
-            raise _refused(
-                path, f"it is in {metre.name}, and this model knows only {', '.join(known)}"
-            )
-    return piece
-
-
-def _in_known_programs(path: Path, piece: Piece, tokenizer: Tokenizer) -> Piece:
-    if isinstance(tokenizer, Events):
-        programs = set(tokenizer.config.programs)
-    else:
-        programs = set(tokenizer.decode(tokenizer.encode(piece)).notes["program"].tolist())
-    notes = piece.notes
-    known = np.array(sorted(programs - {DRUMS}))
-    pitched = notes["program"] != DRUMS
-    if not (pitched.any() and len(known)) and not (DRUMS in programs and not pitched.all()):
-        raise _refused(path, "this model has tokens for none of its instruments")
-    if len(known):
-        notes = notes.copy()
-        distance = np.abs(notes["program"][pitched].astype(int)[:, None] - known)
-        notes["program"][pitched] = known[distance.argmin(1)]
-    return replace(piece, notes=notes)
-
-
-def _check_pitches(path: Path, piece: Piece, vocabulary: Vocabulary) -> None:
-    known = [int(value) for value in vocabulary.values("Pitch")]
-    pitches = piece.pitched["pitch"]
-    if known and len(pitches) and not known[0] <= pitches.min() <= pitches.max() <= known[-1]:
-        raise _refused(
-            path,
-            f"its pitches are {pitches.min()} to {pitches.max()}, and this model's {known[0]} to "
-            f"{known[-1]}; transpose it",
-        )
-
-
-def _check_one_voice(path: Path, piece: Piece, ticks_per_step: int) -> None:
-    half, notes = ticks_per_step // 2, piece.pitched
+def _check_one_voice(given: Given, ticks_per_step: int) -> None:
+    half, notes = ticks_per_step // 2, given.told.pitched
     start, end = ((notes[edge].astype(int) + half) // ticks_per_step for edge in ("start", "end"))
     # What ends at a step makes room for what begins there.
     changes = np.concatenate([end * 2, start * 2 + 1])
     order = np.argsort(changes, kind="stable")
     most = int(np.cumsum(np.repeat([-1, 1], len(start))[order]).max(initial=0))
     if most > 1:
-        raise _refused(
-            path,
+        raise given.refused(
             f"{most} notes sound at once, and this model writes one voice; "
             "continue a file with the melody alone",
         )
@@ -284,7 +203,3 @@ def _without_filling(tokens: list[int], tokenizer: StepTokenizer) -> list[int]:
 def _has_grid(tokenizer: Tokenizer) -> bool:
     """Whether its bars are our own, one for each of the piece."""
     return isinstance(tokenizer, Events | StepTokenizer)
-
-
-def _refused(path: Path, why: str) -> UserError:
-    return UserError(f"cannot continue {path}: {why}")

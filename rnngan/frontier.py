@@ -43,7 +43,7 @@ from rnngan.guidance import Guide
 from rnngan.music.vocabulary import Grammar
 from rnngan.objectives.likelihood import target_log_probs, targets_of
 from rnngan.progress import Progress, Say
-from rnngan.training.checkpoint import Model
+from rnngan.training.checkpoint import Model, of_tokens
 from rnngan.training.run import Run
 from rnngan.training.seeds import seed_for
 from rnngan.verdict import best_models
@@ -245,10 +245,11 @@ def _generators(
         models = best_models(run, say=say)
         if "pretrained" not in models:
             raise UserError(f"{run.folder} has no pretrained generator; make one: rnngan pretrain")
-        pretrained.append(generator("pretrained", f"{name} pretrained", models["pretrained"]))
+        before = of_tokens(models["pretrained"])
+        pretrained.append(generator("pretrained", f"{name} pretrained", before))
         label = f"{name} refined ({run.config.refine.objective})"
         after = models.get("refined")
-        refined.append(generator("refined", label, after) if after else None)
+        refined.append(generator("refined", label, of_tokens(after)) if after else None)
     return pretrained, refined
 
 

@@ -13,15 +13,20 @@ from torch import Tensor
 
 from rnngan.config import DataConfig, OutputConfig
 from rnngan.errors import UserError
+from rnngan.generator.encoder import EncoderDecoder
+from rnngan.generator.recurrent import RecurrentGenerator, State
 from rnngan.generator.sampling import Decoding, sample, uniforms
 from rnngan.generator.search import MAX_BEAMS, beam_search, stochastic_beam_search
+from rnngan.generator.seq2seq import Seq2Seq
+from rnngan.generator.tuples import draw
+from rnngan.generator.vae import VAE, latents_from_prior
 from rnngan.guidance import Guide, Guided, guided
 from rnngan.music.audio import render_wav
 from rnngan.music.midi import write_midi
 from rnngan.music.picture import attention_png
 from rnngan.music.piece import Piece
 from rnngan.music.vocabulary import START, Tokens
-from rnngan.training.checkpoint import Checkpoints, Model, read_model
+from rnngan.training.checkpoint import AnyModel, Checkpoints, Model, TuplesModel, read_model
 from rnngan.training.run import Run
 
 MAX_TOKENS = 1024
@@ -31,7 +36,7 @@ _TOKENS_PER_BAR = 128
 """Room for a bar where their number is set; a reel's has some 25."""
 
 
-def find_model(path: Path, stage: str | None = None) -> Model:
+def find_model(path: Path, stage: str | None = None) -> AnyModel:
     """The model in a `.safetensors` file, or the best of a run.
 
     Args:
@@ -109,9 +114,18 @@ def generate_tokens(model: Model, *, num: int, seed: int, **how: Any) -> list[To
             plan.decoding,
             prefix=plan.prefix,
             bar=model.tokenizer.bar,
+            start=_start(model.generator, seed, range(first, min(first + _BATCH, num))),
         )
         rows += _rows(samples.tokens, samples.lengths)
     return rows
+
+
+def _start(generator: RecurrentGenerator, seed: int, indices: Sequence[int]) -> State | None:
+    """Where pieces begin of which nothing is known; an autoencoder's anywhere in its space."""
+    if not isinstance(generator, VAE):
+        return None
+    with torch.inference_mode():
+        return generator.begin(latents_from_prior(seed, indices, generator.config.latent_size))
 
 
 def generate_guided(
@@ -268,6 +282,10 @@ class Plan:
         """
         if num < 1:
             raise UserError(f"--num must be at least 1, got {num}")
+        if isinstance(model.generator, Seq2Seq):
+            raise UserError(
+                "this model writes what accompanies a melody: rnngan harmonize MELODY.mid"
+            )
         for name, value in (("bars", bars), ("min-bars", min_bars), ("max-bars", max_bars)):
             if value is not None and not 1 <= value <= 1000:
                 raise UserError(f"--{name} must be 1 to 1000, got {value}")
@@ -295,10 +313,39 @@ class Plan:
         )
 
 
+def generate_tuples(
+    model: TuplesModel, *, num: int, seed: int, max_notes: int = MAX_TOKENS
+) -> list[Piece]:
+    """Pieces of a model of tuples, as long as those it learnt from; `i` follows from (seed, i).
+
+    Args:
+        model: Its generator is used.
+        num: How many.
+        seed: Of the draws.
+        max_notes: Where a piece is cut.
+
+    Raises:
+        UserError: A number is out of range.
+    """
+    for name, value in (("num", num), ("max-tokens", max_notes)):
+        if value < 1:
+            raise UserError(f"--{name} must be at least 1, got {value}")
+    pieces: list[Piece] = []
+    for first in range(0, num, _BATCH):
+        indices = range(first, min(first + _BATCH, num))
+        batch = draw(model.generator, seed, indices, max_length=max_notes)
+        pieces += [
+            model.tokenizer.decode(row[:length]) for row, length in zip(batch.tokens, batch.lengths)
+        ]
+    return pieces
+
+
 def generate_output(
-    model: Model, output: OutputConfig, *, num: int, seed: int, guide: Guide | None
+    model: AnyModel, output: OutputConfig, *, num: int, seed: int, guide: Guide | None
 ) -> list[Piece]:
     """Pieces as the settings of a run's output want them, guided or not."""
+    if isinstance(model, TuplesModel):
+        return generate_tuples(model, num=num, seed=seed)
     return generate(
         model,
         guide=guide,
@@ -311,20 +358,22 @@ def generate_output(
     )
 
 
-def guide_for(model: Model, wanted: Guide | Literal["none"]) -> Guide | None:
+def guide_for(model: AnyModel, wanted: Guide | Literal["none"]) -> Guide | None:
     """The guide that is wanted, if the model's discriminator serves for it."""
     judge = model.discriminator
-    if wanted == "none" or judge is None:
+    if wanted == "none" or judge is None or isinstance(model, TuplesModel):
         return None
     return None if wanted == "particles" and not judge.config.causal_head else wanted
 
 
 def check_attention(model: Model) -> None:
-    """See that a generator looks back at all.
+    """See that a generator looks back at all, and begins from nothing.
 
     Raises:
         UserError: It does not.
     """
+    if isinstance(model.generator, EncoderDecoder):
+        raise UserError("attention is drawn of generators alone that are told nothing before")
     if not model.generator.config.attention:
         raise UserError(
             "there is no attention to draw: this generator has none; train one with "

@@ -18,8 +18,8 @@ from rnngan.data.store import Store
 from rnngan.generate import generate_output, guide_for
 from rnngan.guidance import Guide
 from rnngan.progress import Say
-from rnngan.training.baselines import report_likelihoods
-from rnngan.training.checkpoint import Checkpoints, Model
+from rnngan.training.baselines import report_likelihoods, report_squared_errors
+from rnngan.training.checkpoint import AnyModel, Checkpoints, TuplesModel, of_tokens
 from rnngan.training.monitor import Monitor
 from rnngan.training.run import Run
 from rnngan.training.seeds import seed_for
@@ -27,7 +27,7 @@ from rnngan.training.seeds import seed_for
 STAGE_NAMES = {"pretrain": "pretrained", "refine": "refined"}
 
 
-def best_models(run: Run, *, say: Say) -> dict[str, Model]:
+def best_models(run: Run, *, say: Say) -> dict[str, AnyModel]:
     """The best model of each stage that the run has been through, by name."""
     return {
         name: Checkpoints(run.checkpoints, stage, keep=1, say=say).read_best()
@@ -36,11 +36,11 @@ def best_models(run: Run, *, say: Say) -> dict[str, Model]:
     }
 
 
-def generated_sides(models: dict[str, Model], config: RunConfig) -> list[Side]:
+def generated_sides(models: dict[str, AnyModel], config: RunConfig) -> list[Side]:
     """The same number of pieces of every model, drawn with the same seed; the last guided, too."""
     output = config.output
 
-    def side(name: str, model: Model, guide: Guide | None = None) -> Side:
+    def side(name: str, model: AnyModel, guide: Guide | None = None) -> Side:
         seed = seed_for(config.seed, "evaluation")
         pieces = generate_output(model, output, num=output.num_evaluated, seed=seed, guide=guide)
         return Side(name=name, pieces=tuple(pieces))
@@ -55,13 +55,21 @@ def generated_sides(models: dict[str, Model], config: RunConfig) -> list[Side]:
 def evaluate_stages(run: Run, store: Store, *, say: Say) -> Evaluation | None:
     """Measure, print, and write `likelihood.json` and `report/`; TensorBoard gets the table, too.
 
+    Of tuples there is no likelihood, and in its place stands `squared_error.json`.
+
     One held-out piece allows no comparison: then there is no report, and `say` is told why.
 
     Raises:
         UserError: The run has no model yet, or the disk takes no more.
     """
     models = best_models(run, say=say)
-    report_likelihoods(run, store, models, say=say)
+    tuples = {name: model for name, model in models.items() if isinstance(model, TuplesModel)}
+    if tuples:
+        report_squared_errors(run, store, tuples, say=say)
+    else:
+        report_likelihoods(
+            run, store, {name: of_tokens(model) for name, model in models.items()}, say=say
+        )
     held_out = Side(name="held-out", pieces=tuple(store.pieces("test", limit=MAX_HELD_OUT)))
     if len(held_out.pieces) < 2:
         say(

@@ -1,23 +1,25 @@
 """Changes to training pieces that leave them music: other keys, tempos, lengths, loudnesses, tags.
 
-All work on token ids: a token becomes another of its kind, so that what obeys the grammar still
-does. Kinds that a vocabulary lacks are left alone.
+Of tokens a token becomes another of its kind, so that what obeys the grammar still does. Kinds that
+a vocabulary lacks are left alone. Tuples can be transposed, and nothing else.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from rnngan.errors import UserError
-from rnngan.music.tokenizers.base import Tokenizer
+from rnngan.music.tokenizers.base import Codec, Tokenizer, as_tokenizer
 from rnngan.music.tokenizers.tags import untagged
-from rnngan.music.vocabulary import Tokens, Vocabulary
+from rnngan.music.tokenizers.tuples import Tuples
+from rnngan.music.vocabulary import Vocabulary
 
 _ANYWHERE = 127  # semitones that a token without pitch may be moved
 
@@ -63,21 +65,24 @@ class Augmentation:
 
 
 def augmented(
-    tokens: Tokens, tokenizer: Tokenizer, augmentation: Augmentation, rng: np.random.Generator
-) -> Tokens:
+    tokens: npt.NDArray[Any], codec: Codec, augmentation: Augmentation, rng: np.random.Generator
+) -> npt.NDArray[Any]:
     """Tokens changed at random, as many as before.
 
     Args:
-        tokens: A piece or an excerpt, `(time,)`.
-        tokenizer: Whose tokens they are.
+        tokens: A piece or an excerpt, `(time,)`; of `tuples` `(time, 4)`.
+        codec: Whose tokens they are.
         augmentation: How far to go.
         rng: Source of all that is random.
 
     Raises:
-        UserError: The tokenizer makes real numbers.
+        UserError: They are real numbers, and more than transposition is asked for.
     """
     if augmentation == Augmentation() or not len(tokens):
         return tokens
+    if isinstance(codec, Tuples):
+        return _transposed(tokens, codec, augmentation, rng)
+    tokenizer = as_tokenizer(codec)
     tables = _TABLES.get(tokenizer)
     if tables is None:
         tables = _TABLES[tokenizer] = _Tables.of(tokenizer)
@@ -106,6 +111,23 @@ def augmented(
         lost = tagged[all_ | np.array(each, dtype=bool)]
         changed[lost] = tables.untagged[changed[lost]]
     return changed.astype(np.uint16)
+
+
+def _transposed(
+    rows: npt.NDArray[np.float32],
+    codec: Tuples,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.float32]:
+    """Tuples, all moved by one number of semitones that fits; they have no tags to lose."""
+    if replace(augmentation, transpose=0, tag_dropout=0.0) != Augmentation():
+        raise UserError(
+            "tuples are real numbers, which can be transposed and nothing else; leave tempo and "
+            "duration factors and velocity jitter out"
+        )
+    below, above = codec.room(rows)
+    down, up = min(augmentation.transpose, below), min(augmentation.transpose, above)
+    return codec.transposed(rows, int(rng.random() * (down + up + 1)) - down)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -171,11 +193,6 @@ class _Tables:
 
     @staticmethod
     def of(tokenizer: Tokenizer) -> _Tables:
-        if tokenizer.width:
-            raise UserError(
-                f"{tokenizer.name} are real numbers, which augmentation does not change; "
-                "leave transposition, tempo and duration factors and velocity jitter out"
-            )
         vocabulary = tokenizer.vocabulary
         ids = np.arange(len(vocabulary))
         pitched = np.zeros_like(ids)

@@ -16,7 +16,7 @@ from rnngan.config import DiscriminatorConfig
 from rnngan.discriminator.relative import RelativeView
 from rnngan.errors import UserError
 from rnngan.layers import GRU, length_mask
-from rnngan.music.tokenizers.base import Tokenizer
+from rnngan.music.tokenizers.base import Codec, as_tokenizer
 
 _DISTANCES = 8
 """Numbers whose distances make one minibatch feature."""
@@ -42,16 +42,23 @@ class Calibration:
 class PieceEmbedding(nn.Module):
     """Tokens, relative columns or both, each embedded and all summed.
 
-    Shapes: tokens `(batch, time)`, embedded `(batch, time, embedding)`.
+    Rows of real numbers are embedded as they are, by a matrix; there are no other views of them.
+
+    Shapes: tokens `(batch, time)` or `(batch, time, 4)`, embedded `(batch, time, embedding)`.
     """
 
     first: Tensor
 
-    def __init__(self, config: DiscriminatorConfig, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: DiscriminatorConfig, codec: Codec) -> None:
         super().__init__()
         size = config.embedding_size
+        self.rows: nn.Linear | None = None
         self.tokens: nn.Embedding | None = None
         self.columns: nn.EmbeddingBag | None = None
+        if codec.width:
+            self.rows = nn.Linear(codec.width, size)
+            return
+        tokenizer = as_tokenizer(codec)
         if config.views != "relative":
             self.tokens = nn.Embedding(len(tokenizer.vocabulary), size)
         if config.views != "tokens":
@@ -63,6 +70,9 @@ class PieceEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Embedded tokens."""
+        if self.rows is not None:
+            rows: Tensor = self.rows(tokens)
+            return rows
         parts = []
         if self.tokens is not None:
             parts.append(self.tokens(tokens))
@@ -146,11 +156,12 @@ class Discriminator(nn.Module, ABC):
     features: with those every verdict depends on the batch, in evaluation too, and pieces of both
     sides must not be mixed in one.
 
-    Shapes: tokens `(batch, time)`, lengths `(batch,)`, logits `(batch,)`.
+    Shapes: tokens `(batch, time)`, or rows of real numbers `(batch, time, 4)`; lengths `(batch,)`,
+    logits `(batch,)`.
 
     Args:
         config: Its stride must be said: 0 is for whoever knows the corpus.
-        tokenizer: Of the tokens.
+        codec: Of the tokens, or rows.
         width: Of what the subclass pools.
 
     Raises:
@@ -160,12 +171,12 @@ class Discriminator(nn.Module, ABC):
     calibration_scale: Tensor
     calibration_bias: Tensor
 
-    def __init__(self, config: DiscriminatorConfig, tokenizer: Tokenizer, width: int) -> None:
+    def __init__(self, config: DiscriminatorConfig, codec: Codec, width: int) -> None:
         super().__init__()
         if config.stride < 1:
             raise UserError(f"the discriminator's stride must be at least 1, got {config.stride}")
         self.config = config
-        self.embedding = PieceEmbedding(config, tokenizer)
+        self.embedding = PieceEmbedding(config, codec)
         self.dropout = nn.Dropout(config.dropout)
         num = config.minibatch_features
         self.minibatch = MinibatchFeatures(width, num) if num else None

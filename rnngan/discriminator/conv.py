@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rnngan.config import DiscriminatorConfig
 from rnngan.discriminator.base import Discriminator
 from rnngan.layers import length_mask
-from rnngan.music.tokenizers.base import Tokenizer
+from rnngan.music.tokenizers.base import Codec
 
 WIDTHS = (3, 5, 9)
 """Tokens that a filter sees; all odd."""
@@ -24,9 +24,9 @@ class ConvDiscriminator(Discriminator):
         Zhang et al., "Adversarial feature matching for text generation", 2017 (as discriminator).
     """
 
-    def __init__(self, config: DiscriminatorConfig, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: DiscriminatorConfig, codec: Codec) -> None:
         hidden = config.hidden_size
-        super().__init__(config, tokenizer, 2 * len(WIDTHS) * hidden)
+        super().__init__(config, codec, 2 * len(WIDTHS) * hidden)
         self.filters = nn.ModuleList(
             nn.Conv1d(config.embedding_size, hidden, width, padding=width // 2) for width in WIDTHS
         )

@@ -9,7 +9,7 @@ from rnngan.config import DiscriminatorConfig
 from rnngan.discriminator.base import Discriminator, joining
 from rnngan.discriminator.gru import BidirectionalGRU
 from rnngan.layers import length_mask
-from rnngan.music.tokenizers.base import Tokenizer
+from rnngan.music.tokenizers.base import Codec
 
 
 class ConvGRUDiscriminator(Discriminator):
@@ -19,9 +19,9 @@ class ConvGRUDiscriminator(Discriminator):
         Choi et al., "Convolutional recurrent neural networks for music classification", 2017.
     """
 
-    def __init__(self, config: DiscriminatorConfig, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: DiscriminatorConfig, codec: Codec) -> None:
         hidden = config.hidden_size
-        super().__init__(config, tokenizer, 2 * hidden)
+        super().__init__(config, codec, 2 * hidden)
         self.join = joining(config)
         self.join_again = nn.Conv1d(hidden, hidden, 3, stride=2, padding=1)
         self.rnn = BidirectionalGRU(hidden, config.num_layers)

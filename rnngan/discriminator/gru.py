@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rnngan.config import DiscriminatorConfig
 from rnngan.discriminator.base import Discriminator, joining
 from rnngan.layers import GRU, AttentionPooling, length_mask
-from rnngan.music.tokenizers.base import Tokenizer
+from rnngan.music.tokenizers.base import Codec
 
 
 def reversed_within(steps: Tensor, lengths: Tensor) -> Tensor:
@@ -56,9 +56,9 @@ class BidirectionalGRU(nn.Module):
 class GRUDiscriminator(Discriminator):
     """A convolution joins `stride` tokens to a step; GRUs run over the steps in both directions."""
 
-    def __init__(self, config: DiscriminatorConfig, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: DiscriminatorConfig, codec: Codec) -> None:
         hidden = config.hidden_size
-        super().__init__(config, tokenizer, 2 * hidden)
+        super().__init__(config, codec, 2 * hidden)
         self.join = joining(config)
         self.rnn = BidirectionalGRU(hidden, config.num_layers)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rnngan.generator.fast import FastStepper
+from rnngan.generator.plain import Stepper
 
 
 class ContrastedStepper:
@@ -26,9 +26,7 @@ class ContrastedStepper:
         Sanchez et al., "Stay on topic with classifier-free guidance", 2023, for tokens.
     """
 
-    def __init__(
-        self, told: FastStepper, untold: FastStepper, *, weight: float, untagged: Tensor
-    ) -> None:
+    def __init__(self, told: Stepper, untold: Stepper, *, weight: float, untagged: Tensor) -> None:
         self._told, self._untold = told, untold
         self._weight, self._untagged = weight, untagged
 

@@ -25,11 +25,13 @@ class State(NamedTuple):
             the first is its hidden state, and the second, where there is one, its cell.
         front: Of the convolutions; empty where there are none.
         memory: Of the attention; None where there is none.
+        source: What an encoder found; empty where there is none.
     """
 
     layers: tuple[tuple[Tensor, ...], ...]
     front: tuple[Tensor, ...] = ()
     memory: Memory | None = None
+    source: tuple[Tensor, ...] = ()
 
     @property
     def batch_size(self) -> int:
@@ -42,6 +44,7 @@ class State(NamedTuple):
             tuple(tuple(map(change, layer)) for layer in self.layers),
             tuple(map(change, self.front)),
             None if self.memory is None else Memory(*map(change, self.memory)),
+            tuple(map(change, self.source)),
         )
 
 
@@ -58,7 +61,12 @@ class RecurrentGenerator(nn.Module):
         vocab_size: Tokens.
         cell: Kind of the layers.
         front: Convolutions over the embedded tokens, or none.
+        told_size: Width of what a subclass puts beside every embedded token.
+        found_size: Width of what it finds beside the first layer's states.
     """
+
+    is_fast = True
+    """Whether `FastStepper` can step it."""
 
     def __init__(
         self,
@@ -67,17 +75,19 @@ class RecurrentGenerator(nn.Module):
         *,
         cell: Cell,
         front: CausalConvolutions | None = None,
+        told_size: int = 0,
+        found_size: int = 0,
     ) -> None:
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
         self.cell = cell
-        hidden, width = config.hidden_size, config.attention
+        hidden, width = config.hidden_size, config.attention + found_size
         self.embedding = nn.Embedding(vocab_size, config.embedding_size)
         self.embedding_dropout = LockedDropout(config.embedding_dropout)
         self.front = front
         self.rnn = cell.stack(
-            config.embedding_size * (1 if front is None else 2),
+            config.embedding_size * (1 if front is None else 2) + told_size,
             hidden,
             1 if width else config.num_layers,
             batch_first=True,
@@ -97,15 +107,13 @@ class RecurrentGenerator(nn.Module):
         reset_recurrent(self.rnn)
         self.attention: CausalAttention | None = None
         self.upper: nn.RNNBase | None = None
-        if width:
+        if config.attention:
             self.attention = CausalAttention(
-                hidden, config.embedding_size, width, config.attention_heads
+                hidden, config.embedding_size, config.attention, config.attention_heads
             )
-            if config.num_layers > 1:
-                self.upper = cell.stack(
-                    hidden + width, hidden, config.num_layers - 1, batch_first=True
-                )
-                reset_recurrent(self.upper)
+        if width and config.num_layers > 1:
+            self.upper = cell.stack(hidden + width, hidden, config.num_layers - 1, batch_first=True)
+            reset_recurrent(self.upper)
 
     def layers(self) -> list[list[Tensor]]:
         """Weights of each recurrent layer, first to last, as its cell wants them.
@@ -128,7 +136,7 @@ class RecurrentGenerator(nn.Module):
         """What `logits` needs at every time, dropout applied, and the state to go on from.
 
         That is the last layer's states and, with attention, the contexts behind them:
-        `(batch, time, hidden + attention)`.
+        `(batch, time, hidden + attention)`, and what an encoder found behind those.
 
         Args:
             tokens: `(batch, time)`.
@@ -138,7 +146,9 @@ class RecurrentGenerator(nn.Module):
             state = self.start(len(tokens))
         embedded = self.embedding_dropout(self.embedding(tokens))
         hidden, front = self._through_front(embedded, state.front)
-        context, memory = None, state.memory
+        hidden = self._told(hidden, tokens, state.source)
+        contexts: list[Tensor] = []
+        memory, source = state.memory, state.source
         ends = []
         # Layer by layer, because torch's own dropout draws a mask per time.
         for i, (begin, weights) in enumerate(zip(state.layers, self.layers())):
@@ -146,12 +156,34 @@ class RecurrentGenerator(nn.Module):
                 hidden = self.layer_dropout(hidden)
             hidden, *end = self.cell.scan(hidden, begin, weights, self.training)
             ends.append(tuple(end))
-            if i == 0 and self.attention is not None and memory is not None:
-                context, memory = self.attention(hidden, embedded, memory)
-                hidden = torch.cat([hidden, context], dim=2)
-        if context is not None and len(ends) > 1:
-            hidden = torch.cat([hidden, context], dim=2)
-        return self.output_dropout(hidden), State(tuple(ends), front, memory)
+            if i == 0:
+                if self.attention is not None and memory is not None:
+                    context, memory = self.attention(hidden, embedded, memory)
+                    contexts.append(context)
+                found, source = self._found(hidden, tokens, source)
+                contexts += found
+                hidden = torch.cat([hidden, *contexts], dim=2) if contexts else hidden
+        if contexts and len(ends) > 1:
+            hidden = torch.cat([hidden, *contexts], dim=2)
+        return self.output_dropout(hidden), State(tuple(ends), front, memory, source)
+
+    def _told(
+        self,
+        inputs: Tensor,
+        tokens: Tensor,  # noqa: ARG002
+        source: tuple[Tensor, ...],  # noqa: ARG002
+    ) -> Tensor:
+        """Inputs of the first layer, and beside them what a subclass knows of the piece."""
+        return inputs
+
+    def _found(
+        self,
+        states: Tensor,  # noqa: ARG002
+        tokens: Tensor,  # noqa: ARG002
+        source: tuple[Tensor, ...],
+    ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+        """What a subclass finds beside the first layer's states, and the source to go on from."""
+        return [], source
 
     def _through_front(
         self, embedded: Tensor, state: tuple[Tensor, ...]
@@ -186,5 +218,6 @@ class RecurrentGenerator(nn.Module):
             raise ValueError("this generator has no attention: its width is 0")
         embedded, begin = self.embedding(tokens), self.start(len(tokens))
         inputs, _ = self._through_front(embedded, begin.front)
+        inputs = self._told(inputs, tokens, begin.source)
         states, *_ = self.cell.scan(inputs, begin.layers[0], self.layers()[0], False)
         return self.attention.weights(states, embedded)

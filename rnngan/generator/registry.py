@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from rnngan.config import GeneratorConfig
+from rnngan.config import WITH_ENCODER, GeneratorConfig
 from rnngan.generator.cells import GRU, LSTM, PEEPHOLE_LSTM, RNN, Cell
 from rnngan.generator.convolution import CausalConvolutions
 from rnngan.generator.recurrent import RecurrentGenerator
+from rnngan.generator.seq2seq import Seq2Seq
+from rnngan.generator.vae import VAE
+from rnngan.music.tokenizers.base import Tokenizer
+from rnngan.music.tokenizers.parts import events_or_refuse
 
 CELLS: dict[str, Cell] = {
     "lstm": LSTM,
@@ -25,3 +29,15 @@ def new_generator(config: GeneratorConfig, vocab_size: int) -> RecurrentGenerato
             config.embedding_size, config.kernel_size, config.pool_size, config.convolutions
         )
     return RecurrentGenerator(config, vocab_size, cell=CELLS[config.kind], front=front)
+
+
+def generator_for(config: GeneratorConfig, tokenizer: Tokenizer) -> RecurrentGenerator:
+    """Likewise, of a kind that may have to know what the tokens mean.
+
+    Raises:
+        UserError: The kind needs other tokens.
+    """
+    if config.kind in WITH_ENCODER:
+        kind = Seq2Seq if config.kind == "seq2seq" else VAE
+        return kind(config, events_or_refuse(tokenizer, f"--generator {config.kind}"))
+    return new_generator(config, len(tokenizer.vocabulary))

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rnngan.errors import UserError
 from rnngan.generator.contrast import ContrastedStepper
-from rnngan.generator.fast import FastStepper, Precision
+from rnngan.generator.fast import Precision
+from rnngan.generator.plain import Stepper, stepper_of, without_dropout
 from rnngan.generator.recurrent import RecurrentGenerator, State
 from rnngan.layers import grammar_log_softmax
 from rnngan.music.vocabulary import END, PAD, START, Grammar
@@ -167,6 +168,7 @@ def sample(
     bar: int | None = None,
     precision: Precision = "auto",
     regroup: Regroup | None = None,
+    start: State | None = None,
 ) -> Samples:
     """Pieces drawn token by token from the softmax of the logits that the grammar allows.
 
@@ -189,6 +191,7 @@ def sample(
         bar: Id of the token that opens a bar; bounds on the number of bars need it.
         precision: Of the recurrent layers.
         regroup: Asked every few tokens, about a bar of a tune, which pieces go on.
+        start: Of each piece the state before its first token; by default that of nothing known.
 
     Raises:
         UserError: An argument is out of range, the prefix has no continuation, or the generator's
@@ -202,7 +205,7 @@ def sample(
     with torch.inference_mode():
         stepper, chooser = begin(
             generator, grammar, decoding, num=num, max_length=max_length, prefix=prefix, bar=bar,
-            precision=precision,
+            precision=precision, start=start,
         )  # fmt: skip
         tokens[:, : len(prefix)] = torch.tensor(prefix, device=device)
         latest = tokens[:, len(prefix) - 1]
@@ -251,7 +254,8 @@ def begin(
     prefix: Sequence[int],
     bar: int | None,
     precision: Precision,
-) -> tuple[FastStepper | ContrastedStepper, Chooser]:
+    start: State | None = None,
+) -> tuple[Stepper | ContrastedStepper, Chooser]:
     """What steps, and what chooses, for `num` pieces that have all of the prefix behind them.
 
     The stepper has yet to see the prefix's last token. Under `torch.inference_mode()`, as the
@@ -273,13 +277,13 @@ def begin(
             f"max_bars must be at least the prefix's {num_open}, got {decoding.max_bars}"
         )
     device = generator.output.weight.device
-    stepper: FastStepper | ContrastedStepper
-    stepper = told = _behind(generator, prefix, num, precision)
+    stepper: Stepper | ContrastedStepper
+    stepper = told = _behind(generator, prefix, num, precision, start)
     if decoding.tag_weight:
         bare = [decoding.untagged[token] for token in prefix]
         stepper = ContrastedStepper(
             told,
-            _behind(generator, bare, num, precision),
+            _behind(generator, bare, num, precision, start),
             weight=decoding.tag_weight,
             untagged=torch.tensor(decoding.untagged, device=device),
         )
@@ -295,24 +299,32 @@ def begin(
 
 
 def _behind(
-    generator: RecurrentGenerator, prefix: Sequence[int], num: int, precision: Precision
-) -> FastStepper:
+    generator: RecurrentGenerator,
+    prefix: Sequence[int],
+    num: int,
+    precision: Precision,
+    start: State | None,
+) -> Stepper:
     """A stepper of `num` pieces that has yet to see the prefix's last token."""
-    if len(prefix) == 1:
-        return FastStepper(generator, batch_size=num, precision=precision)
-    device = generator.output.weight.device
-    stepper = FastStepper(generator, batch_size=1, precision=precision)
-    stepper.set_state(_state_behind(generator, torch.tensor([prefix[:-1]], device=device)))
-    stepper.select(torch.zeros(num, dtype=torch.long, device=device))
+    told = torch.tensor([prefix[:-1]], dtype=torch.long, device=generator.output.weight.device)
+    if start is None and len(prefix) == 1:
+        return stepper_of(generator, batch_size=num, precision=precision)
+    if start is None:
+        stepper = stepper_of(generator, batch_size=1, precision=precision)
+        stepper.set_state(_state_behind(generator, told, None))
+        stepper.select(torch.zeros(num, dtype=torch.long, device=told.device))
+        return stepper
+    stepper = stepper_of(generator, batch_size=num, precision=precision)
+    stepper.set_state(
+        _state_behind(generator, told.expand(num, -1), start) if len(prefix) > 1 else start
+    )
     return stepper
 
 
-def _state_behind(generator: RecurrentGenerator, tokens: Tensor) -> State:
+def _state_behind(generator: RecurrentGenerator, tokens: Tensor, start: State | None) -> State:
     """The generator's state after tokens `(batch, time)`, found in one pass without dropout."""
-    was_training = generator.training
-    generator.eval()
-    _, state = generator.hidden(tokens)
-    generator.train(was_training)
+    with without_dropout(generator):
+        _, state = generator.hidden(tokens, start)
     return state
 
 

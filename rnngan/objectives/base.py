@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -35,27 +36,37 @@ class Diverged(ArithmeticError):
 
 
 @dataclass(kw_only=True)
-class Players:
+class AnyPlayers:
     """Both networks, what moves the generator, and what all objectives need to know.
 
     Attributes:
         generator: In evaluation mode except within an update of likelihood alone: dropout would
             set the policy that draws and the one that learns apart.
-        reference: The generator as pretrained, frozen.
         discriminator: Positive logits for real music.
         optimizer: The generator's.
-        grammar: Of the tokens.
         config: Settings of the refinement.
         precision: Of the matrix products.
     """
 
-    generator: RecurrentGenerator
-    reference: RecurrentGenerator
+    generator: nn.Module
     discriminator: Discriminator
     optimizer: torch.optim.Optimizer
-    grammar: Grammar
     config: RefineConfig
     precision: str
+
+
+@dataclass(kw_only=True)
+class Players(AnyPlayers):
+    """Players with tokens.
+
+    Attributes:
+        reference: The generator as pretrained, frozen.
+        grammar: Of the tokens.
+    """
+
+    generator: RecurrentGenerator
+    reference: RecurrentGenerator
+    grammar: Grammar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,23 +91,26 @@ class Round:
     openings: Batch = field(default_factory=Batch.empty)
 
 
-class Objective(ABC):
+class AnyObjective(ABC):
     """Turns what the discriminator says into updates of the generator.
 
     Attributes:
         plays: Whether a discriminator is trained along, and judges the samples.
         samples: Whether samples are wanted where none is.
         openings: Whether beginnings of real pieces are wanted.
-        from_reference: Whether samples are drawn from the frozen reference.
+        freezes: Whether it keeps the networks in balance, in place of the gate on the AUC.
+        discriminator_waits: If so, whether the discriminator is not to learn in this step.
     """
 
     plays: ClassVar[bool] = True
     samples: ClassVar[bool] = False
     openings: ClassVar[bool] = False
+    freezes: ClassVar[bool] = False
+    players: AnyPlayers
 
-    def __init__(self, players: Players) -> None:
+    def __init__(self, players: AnyPlayers) -> None:
         self.players = players
-        self.from_reference = False
+        self.discriminator_waits = False
 
     @abstractmethod
     def update(self, game: Round) -> dict[str, float]:
@@ -127,6 +141,30 @@ class Objective(ABC):
         need_finite(generator_loss=loss.item(), generator_gradient_norm=norm)
         players.optimizer.step()
         return norm
+
+
+class Objective(AnyObjective):
+    """One that needs tokens and their probabilities.
+
+    Attributes:
+        from_reference: Whether samples are drawn from the frozen reference.
+    """
+
+    players: Players
+
+    def __init__(self, players: Players) -> None:
+        super().__init__(players)
+        self.from_reference = False
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Within it, gradients run through the network and not into its weights."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
 
 
 def need_finite(**figures: float) -> None:

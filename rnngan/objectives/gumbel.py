@@ -29,13 +29,12 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -44,7 +43,7 @@ from rnngan.errors import UserError
 from rnngan.generator.recurrent import RecurrentGenerator, State
 from rnngan.layers import grammar_log_softmax
 from rnngan.music.vocabulary import END, PAD, START, Grammar
-from rnngan.objectives.base import Objective, Players, Round, piece_logits
+from rnngan.objectives.base import Objective, Players, Round, frozen, piece_logits
 from rnngan.objectives.classification import generator_loss
 from rnngan.objectives.likelihood import (
     Targets,
@@ -141,16 +140,6 @@ class Gumbel(Objective):
 def annealed(last: float, step: int, steps: int) -> float:
     """Inverse temperature of a step: 1 at the first, `last` at the last, exponential between."""
     return float(last ** (step / max(steps - 1, 1)))
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Within it, gradients run through the network and not into its weights."""
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)
 
 
 @dataclass(frozen=True, kw_only=True)

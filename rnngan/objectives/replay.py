@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from rnngan.data.batches import Batch, padded
-from rnngan.music.vocabulary import Tokens
 
 _RECENCY = 0.1
 
@@ -36,7 +36,7 @@ class Replay:
         self.rate = rate
         self.seed = seed
         self.capacity = capacity
-        self._rows: list[Tokens] = []
+        self._rows: list[npt.NDArray[Any]] = []
         self._seen = 0
 
     def __len__(self) -> int:
@@ -48,7 +48,8 @@ class Replay:
         As many older ones as there are, no one twice, and none of this batch.
         """
         random = np.random.default_rng([self.seed, step])
-        new = [row[:length].astype(np.uint16) for row, length in zip(fakes.tokens, fakes.lengths)]
+        kind = np.uint16 if fakes.tokens.ndim == 2 else np.float32
+        new = [row[:length].astype(kind) for row, length in zip(fakes.tokens, fakes.lengths)]
         mixed = list(new)
         num = min(round(self.rate * len(new)), len(self._rows))
         places = random.permutation(len(new))[:num].tolist()
@@ -57,7 +58,7 @@ class Replay:
         self._see(new, random)
         return padded(mixed)
 
-    def _see(self, rows: list[Tokens], random: np.random.Generator) -> None:
+    def _see(self, rows: list[npt.NDArray[Any]], random: np.random.Generator) -> None:
         for row in rows:
             self._seen += 1
             if len(self._rows) < self.capacity:
@@ -67,17 +68,17 @@ class Replay:
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain types from which `restore` goes on exactly."""
+        rows = np.concatenate(self._rows) if self._rows else np.empty(0, np.uint16)
         return {
-            "tokens": torch.from_numpy(
-                np.concatenate([np.empty(0, np.uint16), *self._rows]).astype(np.int32)
-            ),
+            "tokens": torch.from_numpy(rows.astype(np.int32) if rows.ndim == 1 else rows),
             "lengths": [len(row) for row in self._rows],
             "seen": self._seen,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
-        tokens = state["tokens"].numpy().astype(np.uint16)
+        tokens = state["tokens"].numpy()
+        tokens = tokens.astype(np.uint16) if tokens.ndim == 1 else tokens
         ends = np.cumsum(state["lengths"])
         self._rows = np.split(tokens, ends[:-1]) if len(ends) else []
         self._seen = state["seen"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,9 +16,19 @@ import torch
 from rnngan.data.augment import Augmentation
 from rnngan.data.batches import MAX_HELD_OUT, Batch, TrainingBatches, held_out_batches, padded
 from rnngan.data.store import Store
+from rnngan.discriminator.base import Discriminator
 from rnngan.discriminator.registry import new_discriminator
 from rnngan.errors import UserError
-from rnngan.objectives.base import Diverged, Objective, Players, Round, draw, need_finite
+from rnngan.objectives.base import (
+    AnyObjective,
+    AnyPlayers,
+    Diverged,
+    Objective,
+    Players,
+    Round,
+    draw,
+    need_finite,
+)
 from rnngan.objectives.likelihood import (
     Targets,
     autocast,
@@ -28,7 +39,7 @@ from rnngan.objectives.likelihood import (
 from rnngan.objectives.policy_gradient import entropy, kl_divergence
 from rnngan.objectives.registry import OBJECTIVES
 from rnngan.progress import Progress
-from rnngan.training.checkpoint import Checkpoints, Model
+from rnngan.training.checkpoint import AnyModel, Checkpoints, Model, of_tokens
 from rnngan.training.critic import Critic
 from rnngan.training.guard import (
     Breach,
@@ -45,17 +56,43 @@ from rnngan.training.samples import sample_evaluation, watch
 from rnngan.training.seeds import reseed_torch, seed_for
 
 STAGE = "refine"
-_GUARDED_SAMPLES = 64
+GUARDED_SAMPLES = 64
+"""That the guard looks at."""
 _MOST_KNOWN = 5000
 """Training pieces, at most, in which copied n-grams are looked for."""
 
 
-def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) -> Model:
+def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) -> AnyModel:
     """Refine the run's pretrained generator; the last that passed the guard is returned.
 
     Raises:
         UserError: The run has not been pretrained, a checkpoint is damaged beyond use, the
             objective does not suit the networks, or the disk takes no more.
+    """
+
+    def begin(pretrained: AnyModel, checkpoints: Checkpoints) -> Refinement:
+        return Refinement(run, store, of_tokens(pretrained), checkpoints, progress=progress)
+
+    return played(begin, run, progress=progress, resume=resume)
+
+
+def played(
+    begin: Callable[[AnyModel, Checkpoints], AnyRefinement],
+    run: Run,
+    *,
+    progress: Progress,
+    resume: bool,
+) -> AnyModel:
+    """Play a run's refinement to its end; the last model that passed the guard.
+
+    Args:
+        begin: Makes the refinement from the pretrained model and where its own are kept.
+        run: Whose.
+        progress: Shows it.
+        resume: Go on from the last checkpoint.
+
+    Raises:
+        UserError: See `refine`.
     """
     keep = run.config.output.keep_checkpoints
 
@@ -63,7 +100,7 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
         return Checkpoints(run.checkpoints, stage, keep=keep, say=progress.say)
 
     pretrained, checkpoints = checkpoints_of(PRETRAIN).read_best(), checkpoints_of(STAGE)
-    refinement = Refinement(run, store, pretrained, checkpoints, progress=progress)
+    refinement = begin(pretrained, checkpoints)
     resumed = checkpoints.latest() if resume else None
     with Monitor(run.folder, STAGE, step=resumed.step if resumed else -1, say=progress.say) as log:
         log.show_config(run.config)
@@ -78,7 +115,7 @@ def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) 
     return checkpoints.read_best()
 
 
-class Refinement:
+class AnyRefinement(ABC):
     """One refinement: the players, the objective, the critic and the guard, and where they are.
 
     Args:
@@ -86,26 +123,30 @@ class Refinement:
         store: Prepared corpus.
         pretrained: Where to begin.
         checkpoints: Where good states are kept.
+        objective: Moves the generator.
         progress: Shows it.
     """
+
+    players: AnyPlayers
+    objective: AnyObjective
 
     def __init__(
         self,
         run: Run,
         store: Store,
-        pretrained: Model,
+        pretrained: AnyModel,
         checkpoints: Checkpoints,
+        objective: AnyObjective,
         *,
         progress: Progress,
     ) -> None:
-        self.run, self.store = run, store
+        self.run, self.store, self.pretrained = run, store, pretrained
         self.config, self.seed = run.config.refine, run.config.seed
         self.checkpoints, self.progress = checkpoints, progress
-        self.players = new_players(run, store, pretrained)
-        self.objective: Objective = OBJECTIVES[self.config.objective](self.players)
+        self.players, self.objective = objective.players, objective
         self.critic = Critic(
             self.players.discriminator,
-            store.tokenizer,
+            store.codec,
             self.config,
             precision=self.players.precision,
             seed=self.seed,
@@ -142,17 +183,21 @@ class Refinement:
         self.show(monitor, log | figures)
         self.save(figures)
 
-    def draw(self, purpose: str, step: int, num: int | None = None) -> Batch:
-        """Fresh samples of whom the objective plays with."""
-        players = self.players
-        generator = players.reference if self.objective.from_reference else players.generator
-        return draw(
-            generator,
-            players.grammar,
-            num=num or self.config.batch_size,
-            max_length=self.config.max_length,
-            seed=seed_for(self.seed, purpose, step),
-        )
+    @abstractmethod
+    def draw(self, purpose: str, step: int) -> Batch:
+        """As many fresh samples of whom the objective plays with as a step needs."""
+
+    @abstractmethod
+    def excerpts(self, step: int) -> Sequence[Targets]:
+        """Real excerpts of a step, one per update, where the objective has a use for them."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """How well the generator knows held-out music, and what a fixed-seed set is like."""
+
+    @abstractmethod
+    def watch(self, monitor: Monitor) -> None:
+        """Log what the generator writes."""
 
     def play(self, monitor: Monitor) -> None:
         """One step: sample, judge, move the generator, train the discriminator, look around."""
@@ -205,19 +250,22 @@ class Refinement:
                 seed=seed_for(self.seed, "objective", step),
                 fakes=fakes,
                 logits=logits,
-                real=self.music.excerpts_of(step),
+                real=self.excerpts(step),
                 openings=openings,
             )
         )
         learned = time.monotonic()
         if self.objective.plays:
             self.critic.remember_auc(log["discriminator_auc"])
-            if not self.critic.waits:
+            waits = (
+                self.objective.discriminator_waits if self.objective.freezes else self.critic.waits
+            )
+            if not waits:
                 seen = self.critic.replay.mixed(fakes, step)
                 first = config.discriminator_pretrain_steps + step * config.discriminator_updates
                 for update in range(first, first + config.discriminator_updates):
                     log |= self.critic.learn(self.music.openings.batch(update), seen, update)
-            log["discriminator_waits"] = float(self.critic.waits)
+            log["discriminator_waits"] = float(waits)
         seconds = {
             "sampling": sampled - started,
             "discriminator": judged - sampled + time.monotonic() - learned,
@@ -233,33 +281,6 @@ class Refinement:
         """The generator's, halved for every time that refinement went back."""
         return float(self.config.learning_rate * 0.5 ** len(self.breaches))
 
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Likelihood of held-out music, and what a fixed-seed set of samples is like."""
-        players, music = self.players, self.music
-        players.generator.eval()
-        bits, num_tokens = held_out_likelihood(
-            players.generator, music.validation, players.grammar, precision=players.precision
-        )
-        batch = draw(
-            players.generator,
-            players.grammar,
-            num=_GUARDED_SAMPLES,
-            max_length=self.config.max_length,
-            seed=seed_for(self.seed, "guard"),
-        )
-        targets = targets_of(batch, players.grammar)
-        with autocast(players.precision):
-            log_probs = target_log_probs(players.generator, targets)
-            reference = target_log_probs(players.reference, targets)
-        pieces = [self.store.tokenizer.decode(row) for row in batch.tokens]
-        return {
-            "val_bits_per_token": bits / num_tokens,
-            "val_bits_per_note": bits / music.num_notes,
-            "entropy": float(entropy(log_probs).mean()),
-            "kl": float(kl_divergence(log_probs, reference).mean()),
-        } | diversity_figures(pieces, music.known)
-
     def look(self, monitor: Monitor) -> None:
         """Validate, and keep the state or go back to the last that was good."""
         figures = self.validate()
@@ -269,7 +290,8 @@ class Refinement:
             self.critic.calibrate(unseen, self.music.held_out)
             _, log = self.critic.judge(self.draw("judged", self.step), self.music.held_out)
         auc = log.get("discriminator_auc", 0.5)
-        figures["lower_auc"] = min(auc, self.last_auc)
+        if not self.objective.freezes:
+            figures["lower_auc"] = min(auc, self.last_auc)
         self.last_auc = auc
         self.show(monitor, log | figures)
         breach = self.guard.check(self.step, figures)
@@ -309,19 +331,14 @@ class Refinement:
     def show(self, monitor: Monitor, figures: Mapping[str, float]) -> None:
         """Figures, and music of the generator."""
         monitor.scalars(self.step, {f"adversarial/{k}": v for k, v in figures.items()})
-        watch(
-            monitor, self.players.generator, self.store.tokenizer, self.music.held_out_pieces,
-            evaluation=self.evaluation, step=self.step, max_length=self.config.max_length,
-            seed=self.seed,
-        )  # fmt: skip
+        self.watch(monitor)
 
     def save(self, metrics: Mapping[str, float]) -> None:
         """Keep this state as a checkpoint, and as the best."""
         players = self.players
-        model = Model(
-            generator=players.generator,
+        model = replace(  # whose generator is the one that plays
+            self.pretrained,
             discriminator=players.discriminator if self.objective.plays else None,
-            tokenizer=self.store.tokenizer,
             metrics=dict(metrics),
         )
         state = {
@@ -335,7 +352,7 @@ class Refinement:
         }
         self.checkpoints.save(self.step, model, state, best=True)
 
-    def restore(self, model: Model, state: Mapping[str, Any]) -> None:
+    def restore(self, model: AnyModel, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.players.generator.load_state_dict(model.generator.state_dict())
         if model.discriminator is not None:
@@ -347,6 +364,76 @@ class Refinement:
         self.breaches = [Breach(**breach) for breach in state["breaches"]]
         self.last_auc = state["last_auc"]
         self.set_learning_rate()
+
+
+class Refinement(AnyRefinement):
+    """A refinement of a generator of tokens, by any of `OBJECTIVES`."""
+
+    players: Players
+    objective: Objective
+
+    def __init__(
+        self,
+        run: Run,
+        store: Store,
+        pretrained: Model,
+        checkpoints: Checkpoints,
+        *,
+        progress: Progress,
+    ) -> None:
+        objective = OBJECTIVES[run.config.refine.objective](new_players(run, store, pretrained))
+        super().__init__(run, store, pretrained, checkpoints, objective, progress=progress)
+
+    def draw(self, purpose: str, step: int) -> Batch:
+        """At temperature 1, of the generator or the reference."""
+        players = self.players
+        generator = players.reference if self.objective.from_reference else players.generator
+        return draw(
+            generator,
+            players.grammar,
+            num=self.config.batch_size,
+            max_length=self.config.max_length,
+            seed=seed_for(self.seed, purpose, step),
+        )
+
+    def excerpts(self, step: int) -> list[Targets]:
+        """For the likelihood that is mixed into the updates."""
+        return self.music.excerpts_of(step)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Likelihood of held-out music, and what a fixed-seed set of samples is like."""
+        players, music = self.players, self.music
+        players.generator.eval()
+        bits, num_tokens = held_out_likelihood(
+            players.generator, music.validation, players.grammar, precision=players.precision
+        )
+        batch = draw(
+            players.generator,
+            players.grammar,
+            num=GUARDED_SAMPLES,
+            max_length=self.config.max_length,
+            seed=seed_for(self.seed, "guard"),
+        )
+        targets = targets_of(batch, players.grammar)
+        with autocast(players.precision):
+            log_probs = target_log_probs(players.generator, targets)
+            reference = target_log_probs(players.reference, targets)
+        pieces = [self.store.tokenizer.decode(row) for row in batch.tokens]
+        return {
+            "val_bits_per_token": bits / num_tokens,
+            "val_bits_per_note": bits / music.num_notes,
+            "entropy": float(entropy(log_probs).mean()),
+            "kl": float(kl_divergence(log_probs, reference).mean()),
+        } | diversity_figures(pieces, music.known)
+
+    def watch(self, monitor: Monitor) -> None:
+        """See `rnngan.training.samples.watch`."""
+        watch(
+            monitor, self.players.generator, self.store.tokenizer, self.music.held_out_pieces,
+            evaluation=self.evaluation, step=self.step, max_length=self.config.max_length,
+            seed=self.seed,
+        )  # fmt: skip
 
 
 class Music:
@@ -385,7 +472,7 @@ class Music:
             augmentation=untagged,
             seed=seed_for(seed, "excerpts"),
         )
-        self._grammar = store.tokenizer.grammar
+        self._store = store
         self.validation = held_out_batches(store, "validation")
         self.held_out = padded(
             [
@@ -401,27 +488,34 @@ class Music:
         """Real excerpts of a step, one batch per update."""
         first = step * self._updates
         return [
-            targets_of(self._excerpts.batch(first + i), self._grammar) for i in range(self._updates)
+            targets_of(self._excerpts.batch(first + i), self._store.tokenizer.grammar)
+            for i in range(self._updates)
         ]
 
 
 def new_players(run: Run, store: Store, pretrained: Model) -> Players:
     """The pretrained generator twice, one copy frozen, and a fresh discriminator."""
-    config = run.config.refine
-    reseed_torch(run.config.seed, "discriminator")
-    judge = run.config.discriminator
-    judge = replace(
-        judge,
-        stride=judge.stride or store.tokens_per_note,
-        max_length=judge.max_length or config.max_length,
-    )
-    generator = pretrained.generator
+    config, generator = run.config.refine, pretrained.generator
     return Players(
         generator=generator,
         reference=copy.deepcopy(generator).eval().requires_grad_(False),
-        discriminator=new_discriminator(judge, pretrained.tokenizer),
+        discriminator=discriminator_of(run, store),
         optimizer=optimizer_of(generator, learning_rate=config.learning_rate, weight_decay=0.0),
         grammar=pretrained.tokenizer.grammar,
         config=config,
         precision=run.config.pretrain.precision,
+    )
+
+
+def discriminator_of(run: Run, store: Store) -> Discriminator:
+    """A fresh discriminator of a run."""
+    judge = run.config.discriminator
+    reseed_torch(run.config.seed, "discriminator")
+    return new_discriminator(
+        replace(
+            judge,
+            stride=judge.stride or store.tokens_per_note,
+            max_length=judge.max_length or run.config.refine.max_length,
+        ),
+        store.codec,
     )

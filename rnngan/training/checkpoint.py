@@ -14,7 +14,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from rnngan.discriminator.registry import new_discriminator
 from rnngan.errors import UserError
 from rnngan.files import write_atomically
 from rnngan.generator.recurrent import RecurrentGenerator
-from rnngan.generator.registry import new_generator
-from rnngan.music.tokenizers.base import Tokenizer
-from rnngan.music.tokenizers.registry import tokenizer_from_json
+from rnngan.generator.registry import generator_for
+from rnngan.generator.tuples import TuplesGenerator
+from rnngan.music.tokenizers.base import Tokenizer, as_tokenizer
+from rnngan.music.tokenizers.registry import codec_from_json
+from rnngan.music.tokenizers.tuples import Tuples
 
 FORMAT = "rnngan-1"
 _METADATA = "rnngan"
@@ -53,7 +55,34 @@ class Model:
     metrics: Mapping[str, float]
 
 
-def model_bytes(model: Model) -> bytes:
+@dataclass(frozen=True, kw_only=True)
+class TuplesModel:
+    """Likewise, of notes as real numbers."""
+
+    generator: TuplesGenerator
+    tokenizer: Tuples
+    discriminator: Discriminator | None = None
+    metrics: Mapping[str, float]
+
+
+AnyModel = Model | TuplesModel
+
+
+def of_tokens(model: AnyModel) -> Model:
+    """The model, where it writes tokens.
+
+    Raises:
+        UserError: It writes real numbers.
+    """
+    if isinstance(model, TuplesModel):
+        raise UserError(
+            "this model writes tuples, real numbers: there are no tokens with probabilities, which "
+            "all of this needs; take a model that was trained with another --generator"
+        )
+    return model
+
+
+def model_bytes(model: AnyModel) -> bytes:
     """The model as the contents of a `.safetensors` file; equal models give equal bytes."""
     tensors = {f"generator.{k}": v for k, v in model.generator.state_dict().items()}
     about: dict[str, Any] = {
@@ -83,7 +112,7 @@ def _digest(about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> st
     return sha.hexdigest()
 
 
-def read_model(path: Path) -> Model:
+def read_model(path: Path) -> AnyModel:
     """A model from its file, in evaluation mode.
 
     Raises:
@@ -96,7 +125,7 @@ def read_model(path: Path) -> Model:
     return parse_model(data, path)
 
 
-def parse_model(data: bytes, path: Path) -> Model:
+def parse_model(data: bytes, path: Path) -> AnyModel:
     """A model from the bytes of its file; `path` is for messages."""
     try:
         tensors = load(data)
@@ -115,26 +144,27 @@ def parse_model(data: bytes, path: Path) -> Model:
     try:
         if about.pop("sha256") != _digest(about, tensors):
             raise ValueError("its checksum is wrong")
-        tokenizer = tokenizer_from_json(about["tokenizer"])
-        size = len(tokenizer.vocabulary)
+        codec = codec_from_json(about["tokenizer"])
         # Models that were written before there was attention do not mention it, and have none.
         settings = {"attention": 0, **about["generator"]}
-        generator = new_generator(from_dict(GeneratorConfig, settings), size)
-        generator.load_state_dict(_named("generator.", tensors))
+        kind = from_dict(GeneratorConfig, settings)
+        model: AnyModel
+        if isinstance(codec, Tuples):
+            model = TuplesModel(generator=TuplesGenerator(kind), tokenizer=codec, metrics={})
+        else:
+            tokenizer = as_tokenizer(codec)
+            model = Model(generator=generator_for(kind, tokenizer), tokenizer=tokenizer, metrics={})
+        model.generator.load_state_dict(_named("generator.", tensors))
+        model.generator.eval()
         discriminator = None
         if "discriminator" in about:
             config = from_dict(DiscriminatorConfig, about["discriminator"])
-            discriminator = new_discriminator(config, tokenizer)
+            discriminator = new_discriminator(config, codec)
             discriminator.load_state_dict(_named("discriminator.", tensors))
             discriminator.eval()
     except Exception as error:  # a description may hold anything
         raise UserError(f"model {path} is damaged: {_reason(error)}") from None
-    return Model(
-        generator=generator.eval(),
-        discriminator=discriminator,
-        tokenizer=tokenizer,
-        metrics=about.get("metrics", {}),
-    )
+    return replace(model, discriminator=discriminator, metrics=about.get("metrics", {}))
 
 
 def _named(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -152,7 +182,7 @@ class Resumed:
     """A checkpoint to go on from: its step, model, and what `Checkpoints.save` was given."""
 
     step: int
-    model: Model
+    model: AnyModel
     state: dict[str, Any]
 
 
@@ -192,7 +222,7 @@ class Checkpoints:
         name = f"{self.stage}-{step:07d}"
         return self.folder / f"{name}.safetensors", self.folder / f"{name}.resume.pt"
 
-    def save(self, step: int, model: Model, state: Mapping[str, Any], *, best: bool) -> None:
+    def save(self, step: int, model: AnyModel, state: Mapping[str, Any], *, best: bool) -> None:
         """Write a checkpoint, move the pointer, and drop what is too old.
 
         Args:
@@ -242,7 +272,7 @@ class Checkpoints:
             raise UserError(f"all {self.stage} checkpoints in {self.folder} are damaged")
         return None
 
-    def read_best(self) -> Model:
+    def read_best(self) -> AnyModel:
         """The best model.
 
         Raises:

@@ -16,7 +16,7 @@ from rnngan.data.augment import Augmentation, augmented
 from rnngan.data.batches import Batch, padded
 from rnngan.discriminator.base import Discriminator
 from rnngan.layers import length_mask
-from rnngan.music.tokenizers.base import Tokenizer
+from rnngan.music.tokenizers.base import Codec
 from rnngan.objectives.base import need_finite, piece_logits
 from rnngan.objectives.calibration import expected_calibration_error, fit_calibration
 from rnngan.objectives.classification import (
@@ -44,7 +44,7 @@ class Critic:
 
     Args:
         discriminator: To be trained.
-        tokenizer: Of what it reads.
+        codec: Of what it reads.
         config: Settings of the refinement.
         precision: Of the matrix products.
         seed: Of transposition and of the choice of older samples.
@@ -53,14 +53,14 @@ class Critic:
     def __init__(
         self,
         discriminator: Discriminator,
-        tokenizer: Tokenizer,
+        codec: Codec,
         config: RefineConfig,
         *,
         precision: str,
         seed: int,
     ) -> None:
         self.discriminator = discriminator
-        self.tokenizer = tokenizer
+        self.codec = codec
         self.config = config
         self.precision = precision
         self.seed = seed
@@ -122,7 +122,7 @@ class Critic:
         change = Augmentation(transpose=self.config.discriminator_transpose)
         return padded(
             [
-                augmented(row[:length].astype(np.uint16), self.tokenizer, change, rng)
+                augmented(row[:length], self.codec, change, rng)
                 for row, length in zip(batch.tokens, batch.lengths)
             ]
         )

@@ -60,18 +60,22 @@ class Guard:
 
     Args:
         config: Limits.
-        before: Figures of the pretrained generator: `val_bits_per_token`, `entropy`, and
-            `self_bleu` and `copied_rate` where they are defined.
+        before: Figures of the pretrained generator: `val_bits_per_token`, `entropy`, `self_bleu`
+            and `copied_rate`, where they are defined; what is not has no limit.
     """
 
     def __init__(self, config: GuardConfig, before: Mapping[str, float]) -> None:
         self.config = config
-        self.floor = {"entropy": before["entropy"] * (1 - config.entropy_drop)}
+
+        def was(name: str) -> float:
+            return before.get(name, math.nan)
+
+        self.floor = {"entropy": was("entropy") * (1 - config.entropy_drop)}
         self.ceiling = {
-            "val_bits_per_token": before["val_bits_per_token"] * (1 + config.likelihood_rise),
+            "val_bits_per_token": was("val_bits_per_token") * (1 + config.likelihood_rise),
             "kl": config.kl,
-            "self_bleu": before.get("self_bleu", math.nan) + config.self_bleu_rise,
-            "copied_rate": before.get("copied_rate", math.nan) + config.copied_rise,
+            "self_bleu": was("self_bleu") + config.self_bleu_rise,
+            "copied_rate": was("copied_rate") + config.copied_rise,
             "lower_auc": config.auc,
         }
 

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -88,8 +88,10 @@ class Run:
 
         Raises:
             UserError: The folder holds something else; a stage is already there and `resume` is
-                not wanted; or settings differ from those that an earlier part was made with.
+                not wanted; or settings differ from those that an earlier part was made with, or do
+                not go together.
         """
+        check_together(config, stages)
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file, not a run; choose another --run")
         if folder.exists() and not (folder / "config.toml").exists() and any(folder.iterdir()):
@@ -120,6 +122,34 @@ class Run:
         facts = {"seed": config.seed, "store": str(store.resolve()), "started": started}
         write_atomically(folder / "run.json", json.dumps(facts, indent=1).encode())
         return run
+
+
+def check_together(config: RunConfig, stages: Sequence[str]) -> None:
+    """See that generator, tokenizer and objective are all of tokens, or all of tuples.
+
+    Raises:
+        UserError: They are not, and one of the stages needs it.
+    """
+    kind, tokenizer, objective = (
+        config.generator.kind, config.data.tokenizer, config.refine.objective
+    )  # fmt: skip
+    continuous = kind == "tuples"
+    if not {"pretrain", "refine"}.isdisjoint(stages) and continuous != (tokenizer == "tuples"):
+        raise UserError(
+            f"the generator tuples needs data.tokenizer tuples, got {tokenizer}; "
+            "add --tokenizer tuples"
+            if continuous
+            else f"data.tokenizer tuples makes real numbers, which the generator {kind} cannot "
+            "learn; add --generator tuples, or choose another --tokenizer"
+        )
+    if "refine" in stages and continuous != (objective == "feature-matching"):
+        raise UserError(
+            f"objective {objective} needs tokens with probabilities, and the generator tuples "
+            "writes real numbers; add --objective feature-matching"
+            if continuous
+            else f"objective feature-matching needs the generator tuples, got {kind}; add "
+            "--generator tuples --tokenizer tuples, or choose another --objective"
+        )
 
 
 def _store_folder(folder: Path, about: Mapping[str, Any]) -> Path:

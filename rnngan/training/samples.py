@@ -20,7 +20,8 @@ from rnngan.training.monitor import Monitor
 from rnngan.training.run import Run
 from rnngan.training.seeds import seed_for
 
-_NUM_WATCHED = 32
+NUM_WATCHED = 32
+"""Pieces that are drawn at every validation."""
 _NUM_SHOWN = 3
 _NUM_REAL = 128
 """Held-out pieces, at most, that samples are compared with."""
@@ -52,7 +53,7 @@ class SampleEvaluation:
 
     def __init__(self, store: Store, *, max_length: int, seed: int) -> None:
         pieces = [
-            store.tokenizer.decode(store.piece_tokens(i)[:max_length])
+            store.codec.decode(store.piece_tokens(i)[:max_length])
             for i in store.indices("validation", limit=_NUM_REAL).tolist()
         ]
         self._real = measured_side(Side(name="held-out", pieces=tuple(pieces)), VECTOR)
@@ -104,6 +105,7 @@ def watch(
     step: int,
     max_length: int,
     seed: int,
+    drawn: Sequence[Piece] | None = None,
 ) -> None:
     """Log what a fixed-seed sample set sounds and looks like, and its figures beside real ones.
 
@@ -116,15 +118,29 @@ def watch(
         step: Of the stage.
         max_length: Tokens of a sample.
         seed: The same in every call of a run, so that the samples can be followed.
+        drawn: What the generator wrote, where it is told something first.
     """
-    batch = draw(
-        generator,
-        tokenizer.grammar,
-        num=_NUM_WATCHED,
-        max_length=max_length,
-        seed=seed_for(seed, "watch"),
-    )
-    pieces = [tokenizer.decode(row) for row in batch.tokens]
+    if drawn is None:
+        batch = draw(
+            generator,
+            tokenizer.grammar,
+            num=NUM_WATCHED,
+            max_length=max_length,
+            seed=seed_for(seed, "watch"),
+        )
+        drawn = [tokenizer.decode(row) for row in batch.tokens]
+    show(monitor, drawn, real, evaluation=evaluation, step=step)
+
+
+def show(
+    monitor: Monitor,
+    pieces: Sequence[Piece],
+    real: Sequence[Piece],
+    *,
+    evaluation: SampleEvaluation | None,
+    step: int,
+) -> None:
+    """Log these samples; see `watch`."""
     monitor.pieces(pieces[:_NUM_SHOWN], step)
     for side, music in (("real", real), ("generated", pieces)):
         for name, values in note_values(music).items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,17 @@ class Tokenizer(Codec, Protocol):
 
     def encode(self, piece: Piece) -> Tokens:
         """Tokens of a piece, Start and End included: `(time,)`."""
+
+
+def as_tokenizer(codec: Codec) -> Tokenizer:
+    """The codec, where its rows are tokens.
+
+    Raises:
+        ValueError: They are real numbers.
+    """
+    if codec.width:
+        raise ValueError(f"{codec.name} makes real numbers, not tokens")
+    return cast(Tokenizer, codec)
 
 
 def settings_of(data: Mapping[str, Any], name: str) -> dict[str, Any]:

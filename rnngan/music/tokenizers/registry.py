@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
-from rnngan.music.tokenizers.base import Codec, Tokenizer
+from rnngan.music.tokenizers.base import Codec
 from rnngan.music.tokenizers.summary import Summary
 
 CODECS = {
@@ -40,15 +40,3 @@ def codec_from_json(data: Mapping[str, Any]) -> Codec:
         raise ValueError(f"unknown tokenizer {name!r}; there are {', '.join(CODECS)}")
     codec: Codec = _class_of(name).from_json(data)
     return codec
-
-
-def tokenizer_from_json(data: Mapping[str, Any]) -> Tokenizer:
-    """Likewise, where its rows are to be tokens.
-
-    Raises:
-        ValueError: They are not, or the data describes no codec.
-    """
-    codec = codec_from_json(data)
-    if codec.width:
-        raise ValueError(f"{codec.name} makes real numbers, not tokens")
-    return cast(Tokenizer, codec)

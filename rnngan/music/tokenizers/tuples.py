@@ -235,6 +235,18 @@ class Tuples:
             tempos=(Tempo(0, self.config.tempo),),
         )
 
+    def room(self, rows: npt.NDArray[np.floating]) -> tuple[int, int]:
+        """Semitones that a piece `(notes, 4)`, at least one, can move down and up, 0 or more."""
+        pitches = np.rint(rows[:, 2] * self._std[2] + self._mean[2])
+        below, above = pitches.min() - self._least[2], self._most[2] - pitches.max()
+        return max(int(below), 0), max(int(above), 0)
+
+    def transposed(self, rows: npt.NDArray[np.float32], semitones: int) -> npt.NDArray[np.float32]:
+        """The same notes so many semitones higher."""
+        moved = rows.copy()
+        moved[:, 2] += semitones / self._std[2]
+        return moved
+
 
 def _moments(histogram: npt.NDArray[np.int64]) -> tuple[int, int, int]:
     """Count, sum and sum of squares."""

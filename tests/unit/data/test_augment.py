@@ -225,10 +225,28 @@ def test_miditok_is_changed_too(kind):
         assert np.all(np.abs(lengths - np.array([24, 24, 96]) * factor) <= [1, 1, 6])
 
 
-def test_real_numbers_are_refused():
-    tuples = Tuples.fit(Summary.of([PIECE]))
-    with pytest.raises(UserError, match="tuples are real numbers"):
-        changed(tokens=tuples.encode(PIECE), tokenizer=tuples, transpose=1)
+TUPLES = Tuples.fit(Summary.of([PIECE]), margin=2)
+
+
+def test_tuples_are_transposed_as_far_as_they_fit():
+    rows = TUPLES.encode(PIECE)
+    assert TUPLES.room(rows) == (2, 2)
+    found = set()
+    for seed in range(60):
+        moved = changed(tokens=rows, tokenizer=TUPLES, seed=seed, transpose=5, tag_dropout=0.1)
+        np.testing.assert_array_equal(moved[:, [0, 1, 3]], rows[:, [0, 1, 3]])
+        piece = TUPLES.decode(moved, strict=True)
+        steps = piece.notes["pitch"].astype(int) - TUPLES.decode(rows).notes["pitch"]
+        assert len(set(steps)) == 1
+        found.add(int(steps[0]))
+        assert piece == TUPLES.decode(rows).transposed(int(steps[0]))
+    assert found == {-2, -1, 0, 1, 2}
+
+
+@pytest.mark.parametrize("option", [{"tempo": 1.1}, {"duration": 1.1}, {"velocity": 1}])
+def test_nothing_else_is_done_to_tuples(option):
+    with pytest.raises(UserError, match="tuples are real numbers, which can be transposed and"):
+        changed(tokens=TUPLES.encode(PIECE), tokenizer=TUPLES, **option)
 
 
 @pytest.mark.parametrize(

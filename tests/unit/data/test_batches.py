@@ -257,7 +257,7 @@ def test_a_piece_in_one_endless_bar_is_cut_at_the_front(store):
 
 def test_without_bars_an_excerpt_begins_anywhere(store, long):
     class Barless:
-        bar = None
+        bar, width = None, 0
         vocabulary = store.tokenizer.vocabulary
 
     found = [excerpt(long, Barless, MAX_LENGTH, place) for place in np.linspace(0, 0.999, 500)]
@@ -323,3 +323,63 @@ def test_of_a_huge_split_some_pieces_are_enough(store, monkeypatch):
     found = [row for batch in held_out_batches(store, "train") for row in rows(batch)]
     wanted = [store.piece_tokens(train[i * len(train) // 5]).tolist() for i in range(5)]
     assert sorted(found) == sorted(wanted)
+
+
+# Tuples
+
+
+@pytest.fixture(scope="module")
+def tuples_store(tmp_path_factory):
+    pieces = [piece(i, 2 + i % 20) for i in range(60)]
+    return prepare_pieces(
+        [Source(f"{i}.mid", "0" * 64, p) for i, p in enumerate(pieces)],
+        DataConfig(tokenizer="tuples", validation_rate=0.15, test_rate=0.15),
+        tmp_path_factory.mktemp("tuples") / "store",
+        seed=0,
+    )
+
+
+def test_rows_of_tuples_are_batched_as_they_are(tuples_store):
+    (batch,) = held_out_batches(tuples_store, "test")
+    assert batch.tokens.dtype == np.float32 and batch.tokens.shape[2] == 4
+    found = sorted(row[:length].tobytes() for row, length in zip(batch.tokens, batch.lengths))
+    pieces = [tuples_store.piece_tokens(i) for i in tuples_store.indices("test")]
+    assert found == sorted(rows.tobytes() for rows in pieces)
+    assert all((row[n:] == 0).all() for row, n in zip(batch.tokens, batch.lengths))
+
+
+def test_excerpts_of_tuples_are_stretches_of_pieces_each_as_often(tuples_store):
+    """Places of 2000 excerpts of a piece of 60 notes, in thirds; chi-squared, p above 1e-6."""
+    tuples = max((tuples_store.piece_tokens(i) for i in range(60)), key=len)
+    assert len(tuples) == 63
+    counts = Counter()
+    for place in np.random.default_rng(0).random(2000):
+        found = excerpt(tuples, tuples_store.codec, 20, place)
+        starts = [i for i in range(63) if np.array_equal(tuples[i : i + len(found)], found)]
+        assert len(starts) == 1 and 10 <= len(found) <= 20
+        counts[starts[0]] += 1
+    assert set(counts) == {*range(54)}
+    assert abs(counts.pop(0) / 2000 - 20 / 63) < 5 * (0.22 / 2000) ** 0.5
+    assert stats.chisquare([counts[i] for i in range(1, 54)]).pvalue > 1e-6
+
+
+def test_training_batches_of_tuples_are_transposed_and_nothing_else(tuples_store):
+    made = TrainingBatches(
+        tuples_store,
+        batch_size=6,
+        max_length=500,
+        augmentation=Augmentation(transpose=5, tag_dropout=0.1),
+        seed=7,
+    )
+    pieces = [tuples_store.piece_tokens(i) for i in tuples_store.indices("train")]
+    steps = set()
+    for step in range(10):
+        batch = made.batch(step)
+        np.testing.assert_array_equal(batch.tokens, made.batch(step).tokens)
+        for row, length in zip(batch.tokens, batch.lengths):
+            kept = row[:length, [0, 1, 3]]
+            (rows,) = (rows for rows in pieces if np.array_equal(rows[:, [0, 1, 3]], kept))
+            moved = (row[:length, 2] - rows[:, 2]) * tuples_store.codec.config.std[2]
+            np.testing.assert_allclose(moved, round(float(moved[0])), atol=1e-4)
+            steps.add(round(float(moved[0])))
+    assert steps == {*range(-5, 6)}

@@ -12,6 +12,7 @@ from rnngan.discriminator.base import Calibration, MinibatchFeatures
 from rnngan.discriminator.registry import DISCRIMINATORS, new_discriminator
 from rnngan.errors import UserError
 from rnngan.music.tokenizers.events import Events, EventsConfig
+from rnngan.music.tokenizers.tuples import Tuples, TuplesConfig
 
 TUNES = Events(EventsConfig(metres=("4/4",), lowest=60, highest=70))
 VOCAB = len(TUNES.vocabulary)
@@ -291,3 +292,27 @@ def test_it_learns_to_tell_a_motif(kind):
 def test_config_is_kept_as_given():
     config = replace(DiscriminatorConfig(), stride=4, hidden_size=8)
     assert new_discriminator(config, TUNES).config == config
+
+
+# Rows of real numbers
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_real_numbers_are_judged_whatever_the_views(kind, views):
+    torch.manual_seed(0)
+    config = DiscriminatorConfig(
+        kind=kind, views=views, stride=1, embedding_size=5, hidden_size=6, dropout=0.0
+    )
+    tuples = Tuples(TuplesConfig(mean=(0, 0, 0, 0), std=(1, 1, 1, 1), lowest=0, highest=127))
+    net = new_discriminator(config, tuples).eval().requires_grad_(False)
+    rows, lengths = torch.randn(3, 9, 4), torch.tensor([9, 4, 1])
+    expected = net(rows, lengths)
+    changed = rows.clone()
+    changed[1, 4:] = 9.0
+    torch.testing.assert_close(net(changed, lengths), expected)
+    torch.testing.assert_close(net(rows[1:2, :4], lengths[1:2]), expected[1:2])
+    rows.requires_grad_()
+    net(rows, lengths).sum().backward()
+    inside = torch.arange(9) < lengths[:, None]
+    assert torch.equal(rows.grad.abs().sum(2) > 0, inside)

@@ -99,3 +99,27 @@ def test_later_on_it_forgets():
     for step in range(400):
         replay.mixed(samples(step), step)
     assert np.mean(kept(replay)) == pytest.approx(399 - 25, abs=5 * 5.6)
+
+
+def test_tuples_are_kept_as_they_are():
+    def tuples(step):
+        return padded([np.full((2 + i, 4), step + i / 8, dtype=np.float32) for i in range(8)])
+
+    whole = Replay(rate=0.5, seed=3)
+    whole.mixed(tuples(0), 0)
+    buffer = io.BytesIO()
+    torch.save(whole.state(), buffer)
+    buffer.seek(0)
+    resumed = Replay(rate=0.5, seed=3)
+    resumed.restore(torch.load(buffer, weights_only=True))
+    mixed = whole.mixed(tuples(1), 1)
+    assert same(mixed, resumed.mixed(tuples(1), 1))
+    assert mixed.tokens.dtype == np.float32
+    known = {
+        row[:n].tobytes()
+        for batch in (tuples(0), tuples(1))
+        for row, n in zip(batch.tokens, batch.lengths)
+    }
+    old = [row for row in mixed.tokens if row[0, 0] < 1]
+    assert len(old) == 4
+    assert {row[:n].tobytes() for row, n in zip(mixed.tokens, mixed.lengths)} <= known

@@ -103,12 +103,13 @@ def test_only_a_pretrained_run_can_be_refined(new_run, store, progress_of):
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 30])
-def test_the_discriminator_enters_the_game_at_its_full_rate(pretrained, store, progress_of, steps):
+def test_the_discriminator_enters_the_game_at_its_last_rate(pretrained, store, progress_of, steps):
     run = pretrained(discriminator_pretrain_steps=steps, steps=1)
     refine(run, store, progress=progress_of())
     optimizer = checkpoints_of(run).latest().state["critic"]["optimizer"]
     rates = [group["lr"] for group in optimizer["param_groups"]]
-    assert rates == [run.config.refine.discriminator_learning_rate] * 2
+    fallen = 0.55 + 0.45 * math.cos(math.pi * (steps - 1) / steps) if steps else 1
+    assert rates == pytest.approx([run.config.refine.discriminator_learning_rate * fallen] * 2)
 
 
 # The generator's side

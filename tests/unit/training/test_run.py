@@ -7,6 +7,7 @@ import pytest
 
 from rnngan.config import changed, preset, read_toml
 from rnngan.errors import UserError
+from rnngan.objectives.registry import OBJECTIVES
 from rnngan.training.run import Run
 
 TINY = preset("tiny")
@@ -229,3 +230,57 @@ def test_a_damaged_config_is_one_clear_line(tmp_path, damage, message):
 def test_a_run_below_a_file_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot make run folder" in refusal(tmp_path / "file" / "run")
+
+
+# Tokens or tuples
+
+TUPLES = changed(
+    TINY,
+    data={"tokenizer": "tuples"},
+    generator={"kind": "tuples"},
+    refine={"objective": "feature-matching"},
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "stages", "message"),
+    [
+        (
+            changed(TUPLES, data={"tokenizer": "events"}),
+            ("prepare", "pretrain"),
+            "the generator tuples needs data.tokenizer tuples, got events; add --tokenizer tuples",
+        ),
+        (
+            changed(TUPLES, generator={"kind": "lstm"}),
+            ("pretrain",),
+            "data.tokenizer tuples makes real numbers, which the generator lstm cannot learn; add "
+            "--generator tuples, or choose another --tokenizer",
+        ),
+        *(
+            (
+                changed(TUPLES, refine={"objective": objective}),
+                ("prepare", "pretrain", "refine"),
+                f"objective {objective} needs tokens with probabilities, and the generator tuples "
+                "writes real numbers; add --objective feature-matching",
+            )
+            for objective in (*OBJECTIVES,)
+        ),
+        (
+            changed(TINY, refine={"objective": "feature-matching"}),
+            ("pretrain", "refine"),
+            "objective feature-matching needs the generator tuples, got lstm; add --generator "
+            "tuples --tokenizer tuples, or choose another --objective",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_said_before_anything_begins(
+    tmp_path, config, stages, message
+):
+    (tmp_path / "runs").mkdir()
+    assert refusal(tmp_path / "runs" / "new", config=config, stages=stages) == message
+
+
+def test_what_a_stage_has_no_use_for_does_not_matter(tmp_path):
+    begin(tmp_path / "1", changed(TINY, data={"tokenizer": "tuples"}), stages=("prepare",))
+    begin(tmp_path / "2", changed(TUPLES, refine={"objective": "leave-one-out"}))
+    begin(tmp_path / "3", TUPLES, stages=("prepare", "pretrain", "refine", "report"))
