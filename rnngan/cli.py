@@ -25,6 +25,7 @@ from rnngan.errors import UserError, nearest_name
 from rnngan.progress import clock
 
 if TYPE_CHECKING:
+    from rnngan.music.piece import Piece
     from rnngan.music.vocabulary import Tokens
     from rnngan.training.checkpoint import Model, TuplesModel
 
@@ -494,9 +495,17 @@ def _follow(*, threads: int | None = None, **plan_fields: Any) -> int:
     return 0
 
 
+def _write(pieces: list[Piece], folder: Path, *, wav: bool) -> None:
+    """MIDI files and sound in a folder, and a line that says so."""
+    from rnngan.generate import write_music
+
+    paths = write_music(pieces, folder, wav=wav)
+    print(f"wrote {len(paths)} pieces to {folder}: {paths[0].name} to {paths[-1].name}")
+
+
 def _generate(words: Sequence[str]) -> int:
     options = parse(GenerateOptions, words, "generate")
-    from rnngan.generate import find_model, write_music
+    from rnngan.generate import find_model
     from rnngan.music.tokenizers.tags import parse_tags, tagged_prefix, untagged
     from rnngan.training.checkpoint import TuplesModel
 
@@ -512,8 +521,7 @@ def _generate(words: Sequence[str]) -> int:
         "tag_weight": options.tag_weight,
     }
     rows = _written(model, options, **start)
-    paths = write_music([model.tokenizer.decode(row) for row in rows], options.out, wav=options.wav)
-    print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
+    _write([model.tokenizer.decode(row) for row in rows], options.out, wav=options.wav)
     return 0
 
 
@@ -523,7 +531,7 @@ _OF_TUPLES = ("model", "out", "num", "max_tokens", "seed", "stage", "wav")
 
 def _write_tuples(model: TuplesModel, options: GenerateOptions) -> int:
     """Generation by a model of real numbers."""
-    from rnngan.generate import generate_tuples, write_music
+    from rnngan.generate import generate_tuples
 
     for option in dataclasses.fields(options):
         if option.name not in _OF_TUPLES and getattr(options, option.name) != option.default:
@@ -537,29 +545,27 @@ def _write_tuples(model: TuplesModel, options: GenerateOptions) -> int:
         seed=options.seed,
         max_notes=options.max_tokens,
     )
-    paths = write_music(pieces, options.out, wav=options.wav)
-    print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
+    _write(pieces, options.out, wav=options.wav)
     return 0
 
 
 def _continue(words: Sequence[str]) -> int:
     options = parse(ContinueOptions, words, "continue")
     from rnngan.continuation import read_primer
-    from rnngan.generate import data_settings, find_model, write_music
+    from rnngan.generate import data_settings, find_model
     from rnngan.training.checkpoint import of_tokens
 
     model = of_tokens(find_model(options.checkpoint, options.stage))
     primer = read_primer(options.primer, model.tokenizer, data_settings(options.checkpoint))
     rows = _written(model, options, prefix=primer.tokens, bars_before=primer.num_bars)
     pieces = [primer.continued(row, with_primer=options.with_primer) for row in rows]
-    paths = write_music(pieces, options.out, wav=options.wav)
-    print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
+    _write(pieces, options.out, wav=options.wav)
     return 0
 
 
 def _harmonize(words: Sequence[str]) -> int:
     options = parse(HarmonizeOptions, words, "harmonize")
-    from rnngan.generate import data_settings, find_model, write_music
+    from rnngan.generate import data_settings, find_model
     from rnngan.generator.sampling import Decoding
     from rnngan.harmony import harmonize, read_melody
     from rnngan.training.checkpoint import of_tokens
@@ -570,14 +576,13 @@ def _harmonize(words: Sequence[str]) -> int:
         print(told)
     decoding = Decoding(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
     pieces = harmonize(model, melody, num=options.num, seed=options.seed, decoding=decoding)
-    paths = write_music(pieces, options.out, wav=options.wav)
-    print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
+    _write(pieces, options.out, wav=options.wav)
     return 0
 
 
 def _interpolate(words: Sequence[str]) -> int:
     options = parse(InterpolateOptions, words, "interpolate")
-    from rnngan.generate import data_settings, find_model, write_music
+    from rnngan.generate import data_settings, find_model
     from rnngan.latents import interpolate, read_piece
     from rnngan.training.checkpoint import of_tokens
 
@@ -591,15 +596,14 @@ def _interpolate(words: Sequence[str]) -> int:
     pieces = interpolate(
         model, *ends, steps=options.steps, seed=options.seed, temperature=options.temperature
     )
-    paths = write_music(pieces, options.out, wav=options.wav)
-    print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
+    _write(pieces, options.out, wav=options.wav)
     return 0
 
 
 def _restyle(words: Sequence[str]) -> int:
     options = parse(RestyleOptions, words, "restyle")
     from rnngan.data.store import Store
-    from rnngan.generate import data_settings, find_model, write_music
+    from rnngan.generate import data_settings, find_model
     from rnngan.latents import read_piece, restyle
     from rnngan.training.checkpoint import of_tokens
     from rnngan.training.run import Run
@@ -620,8 +624,7 @@ def _restyle(words: Sequence[str]) -> int:
         seed=options.seed,
         temperature=options.temperature,
     )
-    paths = write_music(pieces, options.out, wav=options.wav)
-    print(f"wrote {len(paths)} pieces to {options.out}: {paths[0].name} to {paths[-1].name}")
+    _write(pieces, options.out, wav=options.wav)
     return 0
 
 
