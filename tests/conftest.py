@@ -1,4 +1,5 @@
 import json
+import math
 import os
 
 os.environ["MPLBACKEND"] = "Agg"
@@ -68,6 +69,21 @@ def new_run(store, tmp_path):
             store=store.folder,
             resume=resume,
         )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pretrained_once(store, tmp_path_factory):
+    """Makes folders of runs that have been pretrained; read only."""
+
+    def make(config):
+        folder = tmp_path_factory.mktemp("pretrained") / "run"
+        run = Run.begin(folder, config, stages=(), store=store.folder, resume=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pretrain, "watch", lambda *_, **__: None)
+            pretrain.pretrain(run, store, progress=Progress("test", 1, every_seconds=math.inf))
+        return run.folder
 
     return make
 

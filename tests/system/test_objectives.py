@@ -13,13 +13,10 @@ from rnngan.discriminator.registry import DISCRIMINATORS
 from rnngan.generate import generate
 from rnngan.objectives.base import piece_logits
 from rnngan.objectives.registry import OBJECTIVES
-from rnngan.progress import Progress
 from rnngan.training import adversarial as module
 from rnngan.training.adversarial import new_players, refine
 from rnngan.training.checkpoint import Checkpoints, model_bytes
 from rnngan.training.critic import Critic
-from rnngan.training.pretrain import pretrain
-from rnngan.training.run import Run
 
 TINY = preset("tiny")
 NEEDS = {"gumbel": {"views": "tokens"}}
@@ -29,14 +26,8 @@ OFFLINE = ("importance", {"offline": True})
 
 
 @pytest.fixture(scope="module")
-def pretrained_folder(store, tmp_path_factory):
-    """Of a run that has been pretrained; read only."""
-    folder = tmp_path_factory.mktemp("pretrained") / "run"
-    run = Run.begin(folder, TINY, stages=(), store=store.folder, resume=False)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rnngan.training.pretrain.watch", lambda *_, **__: None)
-        pretrain(run, store, progress=Progress("test", 1, every_seconds=math.inf))
-    return run.folder
+def pretrained_folder(pretrained_once):
+    return pretrained_once(TINY)
 
 
 @pytest.fixture

@@ -17,13 +17,11 @@ from rnngan.objectives.leave_one_out import LeaveOneOut
 from rnngan.objectives.likelihood import negative_log_likelihood, target_log_probs, targets_of
 from rnngan.objectives.policy_gradient import PolicyGradient, chosen
 from rnngan.objectives.registry import OBJECTIVES
-from rnngan.progress import Progress
 from rnngan.training import adversarial as module
 from rnngan.training.adversarial import Refinement, new_players, refine
 from rnngan.training.checkpoint import Checkpoints, model_bytes
 from rnngan.training.critic import Critic
 from rnngan.training.pretrain import pretrain
-from rnngan.training.run import Run
 
 TINY = changed(preset("tiny"), pretrain={"steps": 9}, refine={"steps": 5, "validate_every": 2})
 
@@ -31,14 +29,8 @@ pytestmark = pytest.mark.usefixtures("unwatched")
 
 
 @pytest.fixture(scope="module")
-def pretrained_folder(store, tmp_path_factory):
-    """Of a run that has been pretrained; read only."""
-    folder = tmp_path_factory.mktemp("pretrained") / "run"
-    run = Run.begin(folder, TINY, stages=(), store=store.folder, resume=False)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rnngan.training.pretrain.watch", lambda *_, **__: None)
-        pretrain(run, store, progress=Progress("test", 1, every_seconds=math.inf))
-    return run.folder
+def pretrained_folder(pretrained_once):
+    return pretrained_once(TINY)
 
 
 @pytest.fixture
