@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -220,16 +221,25 @@ def evaluated(
     return seconds, memory, worker
 
 
+NONE = "none"
+COLD = "cold"
+FEATURES_KNOWN = "features of all pieces known, comparisons new"
+WARM = "warm: the same comparison once more"
+
+
 def whole_reports(data: Path, count: int, repeats: int, options: list[str]) -> str:
     """Seconds of a report on so many pieces a side, from a cold cache and from a warm one."""
     rows = []
     with tempfile.TemporaryDirectory() as scratch_name:
         scratch = Path(scratch_name)
         real, fake = two_sides(data, scratch, count, count)
-        taken: dict[str, list[float]] = {"none": [], "cold": [], "warm": []}
+        taken: dict[str, list[float]] = {way: [] for way in (NONE, COLD, FEATURES_KNOWN, WARM)}
         for turn in range(repeats):
             cache = scratch / f"cache-{turn}"
-            for way, more in (("none", ["--no-cache"]), ("cold", []), ("warm", [])):
+            for way in taken:
+                more = ["--no-cache"] if way == NONE else []
+                if way == FEATURES_KNOWN:
+                    shutil.rmtree(cache / "features" / "results")
                 seconds, memory, worker = evaluated(real, fake, scratch, cache, [*options, *more])
                 taken[way].append(seconds)
             print(f"whole reports: turn {turn + 1} done", flush=True)
@@ -240,8 +250,7 @@ def whole_reports(data: Path, count: int, repeats: int, options: list[str]) -> s
             f"## {count:,} pieces against {count:,}",
             "",
             f"Seconds of `python -m eval REAL FAKE --out DIR{''.join(' ' + o for o in options)}`, "
-            "imports included, on pieces made of Nottingham and POP909 (see `prepare.md`): without "
-            "a cache, with a cold and with a warm one. "
+            "imports included, on pieces made of Nottingham and POP909 (see `prepare.md`). "
             f"Medians over {repeats} turns. Peak resident memory of the last run {memory >> 10} "
             f"MiB, of its largest worker {worker >> 10} MiB.",
             "",

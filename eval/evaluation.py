@@ -28,6 +28,7 @@ from eval.copying import MIN_NOTES, Nearest, Run, copied_share, longest_runs, ne
 from eval.features import FEATURES
 from eval.pieces import Side, Track, silently
 from eval.resampling import Counts, Interval, PairDraw
+from eval.results import Results, digest_of
 from eval.setwise import SET_METRICS, VECTOR, Sample, SetRow, compare_sets
 from eval.statistics import FeatureTable
 from eval.twosample import TwoSample, View, two_sample
@@ -290,7 +291,8 @@ def evaluate(
         seed: Of all resampling, and of the pieces that large sides are judged by.
         resamples: Of the bootstrap, and of the band.
         permutations: Of the test.
-        cache: Folder of features measured before; see `eval.cache.cache_folder`.
+        cache: Folder of features measured before, see `eval.cache.cache_folder`, and of what
+            comparisons found before, see `eval.results`.
         workers: Processes that measure; as many as there are processors by default.
         track: Shows the progress.
 
@@ -313,7 +315,8 @@ def evaluate(
     real, *fakes = sides = [measure(side, WHOLE_PIECES) for side in (real, *fakes)]
     training = training and measure(training, TRAINING_PIECES)
     with_music = all(side.pieces for side in (*sides, *([training] if training else [])))
-    copying = _copying(sides, training, seed, track) if training and with_music else ()
+    results = Results(cache and cache / "results")
+    copying = _copying(sides, training, seed, results, track) if training and with_music else ()
     tables = {side.name: _table(side) for side in sides}
     for part in copying:
         known = tables[part.side.name]
@@ -321,21 +324,12 @@ def evaluate(
     if copying:
         columns += [LONGEST_RUN, COPIED_SHARE]
 
-    rows: list[Row] = []
-    set_rows: list[SetRow] = []
-    told_apart: dict[str, tuple[TwoSample, ...]] = {}
-    left_out: list[str] = []
-    for index, fake in enumerate(fakes):
-        rng = np.random.default_rng((seed, index))
+    def compare(index: int, fake: Side) -> tuple[list[Row], list[SetRow], list[TwoSample]]:
         three = [
             (real, tables[real.name]),
             (fake, tables[fake.name]),
             *([(training, _table(training))] if training else []),
         ]
-        drawn = [table.of(side.drawn(ROW_PIECES, seed)) for side, table in three]
-        first, second, *third = (len(table.rows) for table in drawn)
-        sizes = Sizes(real=first, fake=second, training=sum(third))
-        draws = _draw(rng, sizes, resamples, permutations)
         wholes = [
             Sample([side.music[i] for i in part.tolist()], dict(table.of(part)))
             for side, table in three
@@ -343,14 +337,21 @@ def evaluate(
             for part in (side.drawn(WHOLE_PIECES, seed),)
         ]
 
-        def values_of(column: Column, drawn: Sequence[FeatureTable] = tuple(drawn)) -> Values:
-            first, second, *third = drawn
-            learnt = third[0].get(column.name) if third else None
-            return Values(first[column.name], second[column.name], learnt)
+        def compare_rows() -> list[Row]:
+            drawn = [table.of(side.drawn(ROW_PIECES, seed)) for side, table in three]
+            first, second, *third = (len(table.rows) for table in drawn)
+            sizes = Sizes(real=first, fake=second, training=sum(third))
+            draws = _draw(np.random.default_rng((seed, index)), sizes, resamples, permutations)
 
-        def compare_as_wholes(
-            fake: Side = fake, wholes: Sequence[Sample] = tuple(wholes)
-        ) -> list[SetRow]:
+            def values_of(column: Column) -> Values:
+                first, second, *third = drawn
+                learnt = third[0].get(column.name) if third else None
+                return Values(first[column.name], second[column.name], learnt)
+
+            compared = _compare_all(pool, fake.name, columns, values_of, draws)
+            return [next(compared) for _ in track(columns, f"comparing {fake.name}")]
+
+        def compare_wholes() -> list[SetRow]:
             if not (with_music and set(VECTOR) <= set(names)):
                 return []
             return compare_sets(
@@ -364,36 +365,51 @@ def evaluate(
                 permutations=permutations,
             )
 
+        def tell_apart() -> tuple[TwoSample, ...]:
+            for side, _ in three:
+                side.need_pieces("the two-sample test")
+            return two_sample(
+                wholes[0].pieces,
+                wholes[1].pieces,
+                training=wholes[2].pieces if training else (),
+                views=views,
+                features={
+                    name: np.concatenate([whole.table[name] for whole in wholes])
+                    for name in FEATURES
+                }
+                if set(FEATURES) <= set(names)
+                else None,
+                seed=seed,
+                resamples=resamples,
+                track=track,
+            )
+
+        sides = [digest_of(side) for side in (real, fake, training)]
+        question = (*sides, fake.name, index, seed, resamples, permutations, *names)
         # In threads: numpy lets others work while it computes. What takes longest begins first.
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            as_wholes = pool.submit(compare_as_wholes)
-            compared = _compare_all(pool, fake.name, columns, values_of, draws)
-            for step in track(range(len(columns) + 1), f"comparing {fake.name}"):
-                if step < len(columns):
-                    rows.append(next(compared))
-                else:
-                    set_rows += as_wholes.result()
+            whole_question = (*question, *sorted(set_metrics))
+            as_wholes = pool.submit(results.of, SetRow, whole_question, compare_wholes)
+            rows = results.of(Row, question, compare_rows)
+            set_rows = as_wholes.result()
+        told_apart: list[TwoSample] = []
         if views:
             try:
-                for side, _ in three:
-                    side.need_pieces("the two-sample test")
-                told_apart[fake.name] = two_sample(
-                    wholes[0].pieces,
-                    wholes[1].pieces,
-                    training=wholes[2].pieces if training else (),
-                    views=views,
-                    features={
-                        name: np.concatenate([whole.table[name] for whole in wholes])
-                        for name in FEATURES
-                    }
-                    if set(FEATURES) <= set(names)
-                    else None,
-                    seed=seed,
-                    resamples=resamples,
-                    track=track,
-                )
+                told_apart = results.of(TwoSample, (*question, *views), tell_apart)
             except UserError as error:  # too few pieces, or no music: the rest stands
                 left_out.append(f"{fake.name}: no two-sample test: {error}")
+        return rows, set_rows, told_apart
+
+    left_out: list[str] = []
+    rows: list[Row] = []
+    set_rows: list[SetRow] = []
+    told_apart: dict[str, tuple[TwoSample, ...]] = {}
+    for index, fake in enumerate(fakes):
+        new_rows, new_set_rows, classified = compare(index, fake)
+        rows += new_rows
+        set_rows += new_set_rows
+        if classified:
+            told_apart[fake.name] = tuple(classified)
     p_values = [row.p for row in rows] + [row.p for row in set_rows]
     corrected = resampling.benjamini_hochberg(np.array(p_values)).tolist()
     rows = [replace(row, p_corrected=p) for row, p in zip(rows, corrected)]
@@ -407,7 +423,13 @@ def evaluate(
         set_rows=tuple(set_rows),
         two_sample=told_apart,
         controls=_controls(
-            real, columns[: len(names)], seed, cache=cache, workers=workers, track=track
+            real,
+            columns[: len(names)],
+            seed,
+            results,
+            cache=cache,
+            workers=workers,
+            track=track,
         )
         if controls
         else {},
@@ -434,6 +456,7 @@ def _controls(
     real: Side,
     columns: Sequence[Column],
     seed: int,
+    results: Results,
     *,
     cache: Path | None,
     workers: int | None,
@@ -447,27 +470,37 @@ def _controls(
     before = _table(real).of(np.array(list(real.music)[: len(pieces)]))
     sizes = Sizes(real=len(pieces), fake=len(pieces), training=0)
     names = [column.name for column in columns]
-    found = {}
-    for index, (name, spoilt) in enumerate(controls_of(pieces, seed).items()):
-        after = measured(
-            spoilt,
-            names,
-            cache=cache,
-            workers=workers,
-            track=track,
-            label=f"measuring {real.name}, {name}",
-        )
-        rng = np.random.default_rng((seed, index))
-        draws = _draw(rng, sizes, CONTROL_RESAMPLES, CONTROL_PERMUTATIONS)
 
-        def values_of(column: Column, after: FeatureTable = after) -> Values:
-            return Values(before[column.name], after[column.name], None)
+    def compare() -> Iterator[Row]:
+        for index, (name, spoilt) in enumerate(controls_of(pieces, seed).items()):
+            after = measured(
+                spoilt,
+                names,
+                cache=cache,
+                workers=workers,
+                track=track,
+                label=f"measuring {real.name}, {name}",
+            )
+            draws = _draw(
+                np.random.default_rng((seed, index)),
+                sizes,
+                CONTROL_RESAMPLES,
+                CONTROL_PERMUTATIONS,
+            )
 
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            rows = list(_compare_all(pool, name, columns, values_of, draws, pairs=False))
-        corrected = resampling.benjamini_hochberg(np.array([row.p for row in rows])).tolist()
-        found[name] = tuple(replace(row, p_corrected=p) for row, p in zip(rows, corrected))
-    return found
+            def values_of(column: Column, after: FeatureTable = after) -> Values:
+                return Values(before[column.name], after[column.name], None)
+
+            with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+                rows = list(_compare_all(pool, name, columns, values_of, draws, pairs=False))
+            corrected = resampling.benjamini_hochberg(np.array([row.p for row in rows])).tolist()
+            yield from (replace(row, p_corrected=p) for row, p in zip(rows, corrected))
+
+    found: dict[str, list[Row]] = {}
+    question = ("controls", digest_of(real), seed, *names)
+    for row in results.of(Row, question, lambda: list(compare())):
+        found.setdefault(row.side, []).append(row)
+    return {name: tuple(rows) for name, rows in found.items()}
 
 
 def _check(
@@ -490,11 +523,16 @@ def _check(
             raise UserError(f"{name} must be at least 1, got {value}")
 
 
-def _copying(sides: Sequence[Side], training: Side, seed: int, track: Track) -> tuple[Copying, ...]:
+def _copying(
+    sides: Sequence[Side], training: Side, seed: int, results: Results, track: Track
+) -> tuple[Copying, ...]:
     pieces = [piece for side in sides for piece in side.pieces]
-    runs = longest_runs(pieces, training.pieces)
     few = training.thinned(NEAREST_PIECES, seed)
-    nearest = nearest_pieces(pieces, few.pieces, track=track)
+    question = tuple(map(digest_of, (*sides, training)))
+    runs = results.of(Run, question, lambda: longest_runs(pieces, training.pieces))
+    nearest = results.of(
+        Nearest, (*question, seed), lambda: nearest_pieces(pieces, few.pieces, track=track)
+    )
     parts, start = [], 0
     for side in sides:
         part = slice(start, start + len(side.pieces))
