@@ -11,8 +11,8 @@ For each corpus and seed a generator is pretrained; every arm begins from that o
 - `guide=GUIDE,T=…,p=…,K=…`: the pretrained generator, guided by a discriminator that was trained
   against it and chooses from K candidates;
 - `OBJECTIVE+guide=…`: the refined one, guided by its own discriminator;
-- `placebo+guide=…`: the pretrained one, and each candidate is chosen for what the discriminator
-  thinks of another.
+- `placebo+guide=…`: the pretrained one, and each candidate is chosen for what the discriminator,
+  or the residual, thinks of another.
 
 Each is judged on held-out test pieces by fresh classifiers of three views, none of the kind of a
 training discriminator, with folds by piece; the largest AUC is the headline. What is finished is
@@ -64,7 +64,9 @@ CORPORA = ("ryans-mammoth", "bach-chorales", "nottingham")
 """The last is a folder of the data that is not part of the project."""
 NUM = 128
 """Pieces of every arm."""
-TOP_P, STRENGTH = OutputConfig().top_p, OutputConfig().guide_strength
+TOP_P = OutputConfig().top_p
+STRENGTH = {"chains": 1.0, "particles": 2.0, "resample": 2.0, "reject": 2.0}
+"""Exponent of the density ratio. Few candidates fall short of it, chains do not."""
 ARMS = (
     "T=0.8", "T=0.9", "T=1.0", "T=1.1", "T=1.0,p=0.98", "likelihood", "placebo-constant",
     "placebo-random", "placebo-shuffled", "placebo+guide=particles,T=1.0,p=0.98,K=16",
@@ -72,12 +74,16 @@ ARMS = (
     "rollout", "gumbel", "guide=resample,T=1.0,p=0.98,K=16",
     "guide=reject,T=1.0,p=0.98,K=16", "guide=particles,T=1.0,p=0.98,K=16",
     "guide=particles,T=1.0,p=0.98,K=32", "leave-one-out+guide=particles,T=1.0,p=0.98,K=16",
+    "placebo+guide=chains,T=1.0,p=0.98,K=60", "guide=chains,T=1.0,p=0.98,K=60",
+    "leave-one-out+guide=chains,T=1.0,p=0.98,K=60",
 )  # fmt: skip
 SETUP: dict[str, dict[str, Any]] = {"pretrain": {"steps": 1000}}
 """A longer pretraining than that of the demo, which has to be done in ten minutes."""
+RESIDUAL = {"residual_rounds": 5, "residual_chains": 128, "residual_steps": 60}
+"""Likewise more chains than in the demo."""
 BASELINE = ("T=0.8", "T=0.9", "T=1.0", "T=1.1")
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
-    "critic": {"refine": {"steps": 0}, "discriminator": {"causal_head": True}},
+    "critic": {"refine": {"steps": 0} | RESIDUAL, "discriminator": {"causal_head": True}},
     "dense": {"refine": {"objective": "dense"}, "discriminator": {"causal_head": True}},
     "distilled": {"refine": {"objective": "importance", "offline": True}},
     "gumbel": {
@@ -132,7 +138,7 @@ class Trial:
 
     def refined(self, arm: str) -> Model:
         """The model of an arm of refinement, trained now if need be."""
-        parts = SETTINGS.get(arm, {"refine": {"objective": arm}})
+        parts = SETTINGS.get(arm, {"refine": {"objective": arm} | RESIDUAL})
         run = self.run(arm, changed(self.config, **parts))
         best = self.pretrained()
         if not (run.checkpoints / best.name).exists():
@@ -162,8 +168,8 @@ class Trial:
         started, how = time.monotonic(), how | {"num": NUM, "seed": 1000 + self.seed}
         if "guide" in how:
             if arm.startswith("placebo"):
-                mix_up(model)
-            found = generate_guided(model, strength=STRENGTH, **how)
+                mix_up(model, how["guide"])
+            found = generate_guided(model, strength=STRENGTH[how["guide"]], **how)
             rows = found.tokens
             told["effective"] = statistics.median(found.effective)
         else:
@@ -187,10 +193,14 @@ class Trial:
         return found
 
 
-def mix_up(model: Model) -> None:
-    """Let its discriminator give every candidate the verdict on the one before it."""
-    judge = model.discriminator
+def mix_up(model: Model, guide: str) -> None:
+    """Let the one that guides give every candidate the verdict on the one before it."""
+    judge, residual = model.discriminator, model.residual
     assert judge is not None
+    if guide == "chains":
+        assert residual is not None
+        residual.register_forward_hook(lambda _, __, energies: energies.roll(1, 0))
+        return
     judge.register_forward_hook(lambda _, __, logits: logits.roll(1, 0))
     assert judge.causal_head is not None
     judge.causal_head.register_forward_hook(lambda _, __, potentials: potentials.roll(1, 0))

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import tyro
 
@@ -25,6 +25,7 @@ from rnngan.errors import UserError, nearest_name
 from rnngan.progress import clock
 
 if TYPE_CHECKING:
+    from rnngan.latents import ReadPiece
     from rnngan.music.piece import Piece
     from rnngan.music.vocabulary import Tokens
     from rnngan.training.checkpoint import Model, TuplesModel
@@ -44,7 +45,7 @@ class TrainOptions:
     config: Path | None = None
     """TOML file of settings."""
     preset: str = "base"
-    """Whole configuration to begin with: base or tiny."""
+    """Whole configuration to begin with: base, vae or tiny."""
     resume: bool = False
     """Go on from the last checkpoint."""
     workers: int | None = None
@@ -77,6 +78,8 @@ class DemoOptions:
 class DecodingOptions:
     """How a model writes pieces, and where they go."""
 
+    usual_num: ClassVar[int] = 16
+
     num: int | None = None
     """Pieces; by default 16, or with a beam as many as it is wide."""
     bars: int | None = None
@@ -99,12 +102,12 @@ class DecodingOptions:
     """Above 1 the tokens that came last become less likely; of all kinds, bar lines, too."""
     repetition_window: int = 64
     """So many tokens came last."""
-    guide: Literal["none", "resample", "reject", "particles"] = "none"
-    """Let the discriminator choose: of finished candidates (resample, reject), or among growing
-    ones (particles; it needs a causal head)."""
-    guide_candidates: int = 16
+    guide: Literal["none", "resample", "reject", "particles", "chains"] = "none"
+    """Let the discriminator choose: of finished candidates (resample, reject), among growing
+    ones (particles; it needs a causal head), or one after the other (chains)."""
+    guide_candidates: int = 50
     """Candidates per piece that it chooses from."""
-    guide_strength: float = 2.0
+    guide_strength: float = 1.0
     """Exponent of the density ratio by which it chooses; above 1 makes up for few candidates."""
     beam: int | None = None
     """Search for the likeliest pieces with a beam of this width, best first."""
@@ -112,6 +115,8 @@ class DecodingOptions:
     """Draw the beam's pieces without replacement: none comes twice."""
     length_penalty: float = 0.6
     """Of the beam: 0 compares plain log-probabilities, which favours short pieces."""
+    tag_weight: float = 0.0
+    """Above 0 the tags count for more than in the corpus; 1 or 2 is much."""
     attention_picture: Path | None = None
     """PNG file for what the generator looked back at in the first piece."""
     seed: int = 0
@@ -131,16 +136,18 @@ class GenerateOptions(DecodingOptions):
     tag: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """KEY=VALUE that every piece has, such as style=reel, mode=minor or metre=6/8; may be repeated.
     Without any the model chooses all tags, and else it is told of no others."""
-    tag_weight: float = 0.0
-    """Above 0 those tags count for more than in the corpus; 1 or 2 is much."""
     out: Path = Path("generated")
     """Folder for the MIDI and WAV files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContinueOptions(DecodingOptions):
-    """Options of continuing; bars are those behind the primer, tokens all."""
+    """Options of continuing; bars and tokens are those behind the primer."""
 
+    usual_num: ClassVar[int] = 8
+
+    num: int | None = None
+    """Pieces; by default 8, or with a beam as many as it is wide."""
     primer: tyro.conf.Positional[Path]
     """MIDI, ABC or MusicXML file to go on from."""
     checkpoint: Path = Path("runs/demo")
@@ -154,6 +161,9 @@ class ContinueOptions(DecodingOptions):
         ),
     ] = True
     """Begin each piece with the primer."""
+    tag: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """KEY=VALUE that the model is told in place of what the primer says, such as style=reel; may be
+    repeated."""
     out: Path = Path("continued")
     """Folder for the MIDI and WAV files."""
 
@@ -168,6 +178,8 @@ class HarmonizeOptions:
     """Run folder or .safetensors file of a seq2seq generator."""
     out: Path = Path("harmonized")
     """Folder for the MIDI and WAV files."""
+    score: Path | None = None
+    """PNG file for the score of the first piece."""
     num: int = 4
     """Pieces."""
     temperature: float = 1.0
@@ -246,11 +258,11 @@ class FrontierOptions:
     """All temperatures once more with each of these top-k."""
     top_p: tuple[float, ...] = ()
     """All temperatures once more with each of these top-p."""
-    guide: Literal["none", "resample", "reject", "particles"] = "none"
+    guide: Literal["none", "resample", "reject", "particles", "chains"] = "none"
     """Also sweep what the discriminators choose, see generate; of runs that are no controls."""
-    guide_candidates: int = 16
+    guide_candidates: int = 50
     """Candidates per piece that they choose from."""
-    guide_strength: float = 2.0
+    guide_strength: float = 1.0
     """Exponent of the density ratio by which they choose."""
     quality: Literal["bleu", "precision", "lm-score"] = "bleu"
     """What the verdict compares; all are measured."""
@@ -295,6 +307,8 @@ class RenderOptions:
     """MIDI files."""
     soundfont: Path | None = None
     """SF2 file for FluidSynth; by default the built-in synthesiser plays."""
+    score: bool = False
+    """Also draw each as a score, FILE.score.png."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -372,6 +386,9 @@ def parse(kind: type[Options], words: Sequence[str], command: str, **options: An
             f"{command}: unknown option {unknown[0]!r}"
             f"{nearest_name(unknown[0].split('=')[0], known)}; see rnngan {command} --help"
         )
+    seed = getattr(parsed, "seed", 0)
+    if not 0 <= seed < 2**64:
+        raise UserError(f"--seed must be 0 to 2^64 - 1, got {seed}")
     return parsed
 
 
@@ -506,21 +523,14 @@ def _write(pieces: list[Piece], folder: Path, *, wav: bool) -> None:
 def _generate(words: Sequence[str]) -> int:
     options = parse(GenerateOptions, words, "generate")
     from rnngan.generate import find_model
-    from rnngan.music.tokenizers.tags import parse_tags, tagged_prefix, untagged
+    from rnngan.music.tokenizers.tags import parse_tags, tagged_prefix
     from rnngan.training.checkpoint import TuplesModel
 
     tags = parse_tags(options.tag)
-    if options.tag_weight and not tags:
-        raise UserError("--tag-weight needs tags that it weighs; add --tag KEY=VALUE")
     model = find_model(options.model, options.stage)
     if isinstance(model, TuplesModel):
         return _write_tuples(model, options)
-    start = {
-        "prefix": tagged_prefix(model.tokenizer, tags),
-        "untagged": untagged(model.tokenizer.vocabulary),
-        "tag_weight": options.tag_weight,
-    }
-    rows = _written(model, options, **start)
+    rows = _written(model, options, prefix=tagged_prefix(model.tokenizer, tags))
     _write([model.tokenizer.decode(row) for row in rows], options.out, wav=options.wav)
     return 0
 
@@ -541,7 +551,7 @@ def _write_tuples(model: TuplesModel, options: GenerateOptions) -> int:
             )
     pieces = generate_tuples(
         model,
-        num=16 if options.num is None else options.num,
+        num=options.usual_num if options.num is None else options.num,
         seed=options.seed,
         max_notes=options.max_tokens,
     )
@@ -553,11 +563,23 @@ def _continue(words: Sequence[str]) -> int:
     options = parse(ContinueOptions, words, "continue")
     from rnngan.continuation import read_primer
     from rnngan.generate import data_settings, find_model
+    from rnngan.music.tokenizers.tags import parse_tags
     from rnngan.training.checkpoint import of_tokens
 
+    if options.max_tokens < 1:
+        raise UserError(f"--max-tokens must be at least 1, got {options.max_tokens}")
     model = of_tokens(find_model(options.checkpoint, options.stage))
-    primer = read_primer(options.primer, model.tokenizer, data_settings(options.checkpoint))
-    rows = _written(model, options, prefix=primer.tokens, bars_before=primer.num_bars)
+    data, tags = data_settings(options.checkpoint), parse_tags(options.tag)
+    primer = read_primer(options.primer, model.tokenizer, data, tags=tags)
+    if primer.remark:
+        print(primer.remark)
+    rows = _written(
+        model,
+        options,
+        prefix=primer.tokens,
+        bars_before=primer.num_bars,
+        max_tokens=len(primer.tokens) + options.max_tokens,
+    )
     pieces = [primer.continued(row, with_primer=options.with_primer) for row in rows]
     _write(pieces, options.out, wav=options.wav)
     return 0
@@ -577,6 +599,11 @@ def _harmonize(words: Sequence[str]) -> int:
     decoding = Decoding(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
     pieces = harmonize(model, melody, num=options.num, seed=options.seed, decoding=decoding)
     _write(pieces, options.out, wav=options.wav)
+    if options.score:
+        from rnngan.music.score import score_png
+
+        score_png(pieces[0], options.score, title=f"{options.melody.stem}, harmonized")
+        print(f"wrote {options.score}")
     return 0
 
 
@@ -591,13 +618,20 @@ def _interpolate(words: Sequence[str]) -> int:
     ends = []
     for path in (options.first, options.last):
         ends.append(read_piece(path, model, data, aim="interpolate"))
-        if ends[-1].num_left_out:
-            print(f"left out of {path}: its last {ends[-1].num_left_out} bars")
+        _tell(ends[-1], path)
     pieces = interpolate(
         model, *ends, steps=options.steps, seed=options.seed, temperature=options.temperature
     )
     _write(pieces, options.out, wav=options.wav)
     return 0
+
+
+def _tell(piece: ReadPiece, path: Path) -> None:
+    """What the model is not told of a file, or otherwise."""
+    if piece.remark:
+        print(piece.remark)
+    if piece.num_left_out:
+        print(f"left out of {path}: its last {piece.num_left_out} bars")
 
 
 def _restyle(words: Sequence[str]) -> int:
@@ -611,8 +645,7 @@ def _restyle(words: Sequence[str]) -> int:
     run = Run.open(options.checkpoint)
     model = of_tokens(find_model(options.checkpoint, "pretrain"))
     piece = read_piece(options.piece, model, data_settings(options.checkpoint), aim="restyle")
-    if piece.num_left_out:
-        print(f"left out of {options.piece}: its last {piece.num_left_out} bars")
+    _tell(piece, options.piece)
     pieces = restyle(
         model,
         piece,
@@ -630,7 +663,7 @@ def _restyle(words: Sequence[str]) -> int:
 
 _DRAWING = (
     *("seed", "bars", "min_bars", "max_bars", "max_tokens", "temperature", "top_k", "top_p"),
-    *("no_repeat_ngram", "repetition_penalty", "repetition_window"),
+    *("no_repeat_ngram", "repetition_penalty", "repetition_window", "tag_weight"),
 )
 """Options that say how every piece is drawn, by whatever way."""
 
@@ -644,9 +677,13 @@ def _written(model: Model, options: DecodingOptions, **start: Any) -> list[Token
         generate_guided,
         generate_tokens,
     )
+    from rnngan.music.tokenizers.tags import untagged
 
     how: dict[str, Any] = {name: getattr(options, name) for name in _DRAWING} | start
-    how["num"] = (options.beam or 16) if options.num is None else options.num
+    how["untagged"] = bare = untagged(model.tokenizer.vocabulary)
+    if options.tag_weight and all(bare[token] == token for token in how["prefix"]):
+        raise UserError("--tag-weight needs tags that it weighs; add --tag KEY=VALUE")
+    how["num"] = (options.beam or options.usual_num) if options.num is None else options.num
     if options.stochastic_beam and options.beam is None:
         raise UserError("--stochastic-beam needs --beam, its width")
     if options.attention_picture:
@@ -676,7 +713,9 @@ def _written(model: Model, options: DecodingOptions, **start: Any) -> list[Token
     else:
         rows = generate_tokens(model, **how)
     if options.attention_picture:
-        draw_attention(model, rows[0], options.attention_picture, title="attention in the first")
+        draw_attention(
+            model, rows[0], options.attention_picture, title="attention in the first piece"
+        )
         print(f"wrote {options.attention_picture}")
     return rows
 
@@ -763,12 +802,16 @@ def _render(words: Sequence[str]) -> int:
     from rnngan.music.audio import render_wav
     from rnngan.music.midi import read_midi
     from rnngan.music.picture import piano_roll_png
+    from rnngan.music.score import score_png
 
     for path in options.files:
         piece = read_midi(path)
         render_wav(piece, path.with_suffix(".wav"), soundfont=options.soundfont)
         piano_roll_png([piece], [path.stem], path.with_suffix(".png"))
-        print(f"wrote {path.with_suffix('.wav')} and {path.with_suffix('.png')}")
+        if options.score:
+            score_png(piece, path.with_suffix(".score.png"), title=path.stem)
+        kinds = [".wav", ".png", *([".score.png"] if options.score else [])]
+        print(f"wrote {', '.join(str(path.with_suffix(kind)) for kind in kinds)}")
     return 0
 
 

@@ -138,6 +138,9 @@ WITH_ENCODER = ("seq2seq", "vae", "autoencoder")
 """Kinds of generators that are told something before they write."""
 
 
+_WITH_LATENT = ("vae", "autoencoder")
+
+
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
     """Recurrent network that writes tokens one after another."""
@@ -184,8 +187,11 @@ class GeneratorConfig:
     """Tokens that a convolution sees, the latest and those before it (conv-lstm)."""
     pool_size: int = 2
     """Times of which the largest output of a convolution is kept (conv-lstm)."""
-    latent_size: int = 32
+    latent_size: int = 128
     """Numbers that are kept of a piece (vae, autoencoder)."""
+    latent_slots: int = 16
+    """Parts of those numbers, each for an equal share of the bars; 1 tells all of the whole (vae,
+    autoencoder)."""
     bars: int = 4
     """A piece is cut after so many bars; 0 for whole ones, which had better be short (vae,
     autoencoder)."""
@@ -200,7 +206,7 @@ class GeneratorConfig:
             self, "embedding_size", "hidden_size", "num_layers", "attention_heads", "convolutions",
             "kernel_size", "pool_size",
         )  # fmt: skip
-        _check_positive(self, "latent_size")
+        _check_positive(self, "latent_size", "latent_slots")
         _check_not_negative(self, "attention", "bars")
         _check_rates(self, "embedding_dropout", "layer_dropout", "output_dropout", "token_dropout")
         _require(
@@ -208,6 +214,18 @@ class GeneratorConfig:
             "attention",
             lambda value: value % self.attention_heads == 0,
             f"a multiple of attention_heads, {self.attention_heads}",
+        )
+        _require(
+            self,
+            "latent_size",
+            lambda value: value % self.latent_slots == 0,
+            f"a multiple of latent_slots, {self.latent_slots}",
+        )
+        _require(
+            self,
+            "latent_slots",
+            lambda value: value == 1 or self.bars > 0 or self.kind not in _WITH_LATENT,
+            "1 where generator.bars is 0, for pieces of any length",
         )
 
 
@@ -274,7 +292,7 @@ class PretrainConfig:
     so that the generator learns which keys are common."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the matrix products; auto is bfloat16 where the processor computes in it."""
-    kl_weight: float = 1.0
+    kl_weight: float = 0.1
     """Weight of the divergence of what is kept of a piece from noise (vae)."""
     kl_warmup_steps: int = 300
     """Updates over which that weight rises from 0 (vae)."""
@@ -371,6 +389,13 @@ class RefineConfig:
     """Target of real pieces is 1 minus this."""
     validate_every: int = 10
     """Steps from one validation, and checkpoint, to the next."""
+    residual_rounds: int = 4
+    """Times that, at the end, a committee learns to tell what chains write from real pieces, which
+    the guide chains needs; 0 for never."""
+    residual_chains: int = 96
+    """Chains that it learns from."""
+    residual_steps: int = 50
+    """Steps of the chains, in all rounds together; as many as `output.guide_candidates` at best."""
 
     def __post_init__(self) -> None:
         _check_positive(
@@ -380,10 +405,17 @@ class RefineConfig:
         )  # fmt: skip
         _check_not_negative(
             self, "steps", "kl_weight", "likelihood_weight", "discriminator_pretrain_steps",
-            "discriminator_updates", "discriminator_transpose",
+            "discriminator_updates", "discriminator_transpose", "residual_rounds",
         )  # fmt: skip
         _require(self, "max_length", lambda value: value >= 16, "at least 16")
         _require(self, "batch_size", lambda value: value >= 2, "at least 2")
+        _require(self, "residual_chains", lambda value: value >= 8, "at least 8")
+        _require(
+            self,
+            "residual_steps",
+            lambda value: value > self.residual_rounds,
+            f"above residual_rounds, {self.residual_rounds}",
+        )
         _require(
             self,
             "minibatches",
@@ -434,17 +466,17 @@ class OutputConfig:
     """Compare samples with held-out music at every validation, for the log."""
     num_samples: int = 16
     """Pieces generated at the end."""
-    num_evaluated: int = 96
+    num_evaluated: int = 64
     """Pieces of each generator that the evaluation compares with held-out music."""
     temperature: float = 1.0
     """Of those pieces."""
     top_p: float = 0.98
     """They are drawn from the likeliest tokens of this probability in sum alone; 1 for all."""
-    guide: Literal["none", "resample", "reject", "particles"] = "particles"
+    guide: Literal["none", "resample", "reject", "particles", "chains"] = "chains"
     """How the discriminator guides the pieces generated at the end."""
-    guide_candidates: int = 16
-    """Candidates per piece that it chooses from."""
-    guide_strength: float = 2.0
+    guide_candidates: int = 50
+    """Candidates per piece that it chooses from, of chains one after the other."""
+    guide_strength: float = 1.0
     """Exponent of the density ratio by which it chooses; above 1 makes up for few candidates."""
 
     def __post_init__(self) -> None:
@@ -477,13 +509,27 @@ class RunConfig:
 
 PRESETS: dict[str, RunConfig] = {
     "base": RunConfig(),
+    # Excerpts about as long as what is kept, so that more than the openings of pieces are learnt;
+    # no attention, which looks past the latent; no dropout, of which the noise on it is enough.
+    "vae": RunConfig(
+        data=DataConfig(max_length=128),
+        generator=GeneratorConfig(
+            kind="vae", attention=0, embedding_dropout=0.0, layer_dropout=0.0, output_dropout=0.0
+        ),
+        pretrain=PretrainConfig(steps=1500, patience=15),
+    ),
     "tiny": RunConfig(
         data=DataConfig(max_length=96),
         generator=GeneratorConfig(embedding_size=16, hidden_size=24),
         discriminator=DiscriminatorConfig(embedding_size=8, hidden_size=8),
         pretrain=PretrainConfig(steps=8, batch_size=4, warmup_steps=2, validate_every=4),
         refine=RefineConfig(
-            steps=2, batch_size=4, max_length=96, discriminator_pretrain_steps=2, validate_every=1
+            steps=2,
+            batch_size=4,
+            max_length=96,
+            discriminator_pretrain_steps=2,
+            validate_every=1,
+            residual_rounds=0,
         ),
         guard=GuardConfig(
             likelihood_rise=10.0,
@@ -493,10 +539,13 @@ PRESETS: dict[str, RunConfig] = {
             copied_rise=1.0,
             auc=1.0,
         ),
-        output=OutputConfig(log_every=1, num_samples=2, num_evaluated=4, guide_candidates=2),
+        output=OutputConfig(
+            log_every=1, num_samples=2, num_evaluated=4, guide="particles", guide_candidates=2
+        ),
     ),
 }
-"""Whole configurations: `base` is the demo's, `tiny` runs in seconds and learns nothing."""
+"""Whole configurations: `base` is the demo's, `vae` is for moving between pieces, `tiny` runs in
+seconds and learns nothing."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

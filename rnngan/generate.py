@@ -15,7 +15,7 @@ from rnngan.config import DataConfig, OutputConfig
 from rnngan.errors import UserError
 from rnngan.generator.encoder import EncoderDecoder
 from rnngan.generator.recurrent import RecurrentGenerator, State
-from rnngan.generator.sampling import Decoding, sample, uniforms
+from rnngan.generator.sampling import MAX_TOKENS, Decoding, sample, uniforms
 from rnngan.generator.search import MAX_BEAMS, beam_search, stochastic_beam_search
 from rnngan.generator.seq2seq import Seq2Seq
 from rnngan.generator.tuples import draw
@@ -29,8 +29,6 @@ from rnngan.music.vocabulary import START, Tokens
 from rnngan.training.checkpoint import AnyModel, Checkpoints, Model, TuplesModel, read_model
 from rnngan.training.run import Run
 
-MAX_TOKENS = 1024
-"""A piece without a set number of bars ends here at the latest."""
 _BATCH = 64
 _TOKENS_PER_BAR = 128
 """Room for a bar where their number is set; a reel's has some 25."""
@@ -362,6 +360,8 @@ def guide_for(model: AnyModel, wanted: Guide | Literal["none"]) -> Guide | None:
     """The guide that is wanted, if the model's discriminator serves for it."""
     judge = model.discriminator
     if wanted == "none" or judge is None or isinstance(model, TuplesModel):
+        return None
+    if wanted == "chains" and model.residual is None:
         return None
     return None if wanted == "particles" and not judge.config.causal_head else wanted
 

@@ -13,6 +13,10 @@ can be corrected towards real music without training the generator again:
   Candidates that have ended neither give way nor are copied: weighed against those that still grow
   they win too often, because few candidates cannot keep up a high ratio for long, and pieces would
   become too short. So where a piece ends is left to the generator.
+- `chains`: each piece is where a Markov chain has come to that began with a plain sample. With
+  each candidate it keeps the beginning and tries another ending; its limit is the generator's
+  distribution times the exponential of the model's residual energy, which knows whole pieces by
+  several views (`rnngan.training.chains`, `rnngan.training.residual`).
 
 Few candidates fall short of the ratio that they are drawn by. A `strength` above 1, its exponent,
 makes up for that.
@@ -46,9 +50,11 @@ from rnngan.generator.sampling import AS_THE_MODEL, Decoding, Samples, sample, u
 from rnngan.music.vocabulary import END, START, Tokens
 from rnngan.objectives.base import piece_logits
 from rnngan.objectives.importance import effective_sample_size, systematic_resample
+from rnngan.training.chains import Chains
 from rnngan.training.checkpoint import Model
+from rnngan.training.residual import energy_of, measure_of, rounds_in_steps
 
-Guide = Literal["resample", "reject", "particles"]
+Guide = Literal["resample", "reject", "particles", "chains"]
 Floats = npt.NDArray[np.float64]
 
 _ROWS = 256
@@ -68,8 +74,10 @@ class Guided:
     Attributes:
         tokens: Of each piece, `(length,)`.
         effective: Candidates of each piece that its choice was effectively made from, at least 1:
-            (sum of weights)^2 / sum of squared weights. With `reject`, 1 for every piece.
-        accepted_rate: Share of the candidates that were accepted; NaN but for `reject`.
+            (sum of weights)^2 / sum of squared weights. With `reject` and `chains`, 1 for every
+            piece.
+        accepted_rate: Share of the candidates that were accepted; NaN but for `reject` and
+            `chains`.
         num_drawn: Candidates drawn in all, a pilot included.
     """
 
@@ -103,11 +111,12 @@ def guided(
     """Pieces that the model's discriminator takes for real.
 
     Args:
-        model: With a discriminator, and for `particles` one with a causal head.
+        model: With a discriminator; for `particles` one with a causal head, for `chains` with a
+            residual.
         num: Pieces.
         seed: Of everything random; piece `i` depends on (seed, i) alone.
         guide: How.
-        candidates: Of each piece; of `reject`, in each round.
+        candidates: Of each piece; of `reject`, in each round, of `chains`, one after the other.
         max_tokens: Where a piece is cut.
         strength: Exponent of the density ratio, above 0; 1 for the ratio as it is.
         decoding: Of the candidates. The discriminator was calibrated at temperature 1.
@@ -128,6 +137,11 @@ def guided(
             "guide 'particles' needs a discriminator with a causal head; refine with "
             "--discriminator.causal-head, or choose resample or reject"
         )
+    if guide == "chains" and model.residual is None:
+        raise UserError(
+            "guide 'chains' needs a model with a residual, which refinement fits at its end; "
+            "refine with --refine.residual-rounds 5, or choose resample or reject"
+        )
     if not 2 <= candidates <= _ROWS:
         raise UserError(f"guide-candidates must be 2 to {_ROWS}, got {candidates}")
     if not 0 < strength < np.inf:
@@ -143,7 +157,12 @@ def guided(
         decoding=decoding,
         prefix=prefix,
     )
-    ways = {"resample": _resampled, "reject": _rejected, "particles": _filtered}
+    ways = {
+        "resample": _resampled,
+        "reject": _rejected,
+        "particles": _filtered,
+        "chains": _chained,
+    }
     return ways[guide](drawing, num)
 
 
@@ -271,6 +290,37 @@ def _filtered(drawing: _Candidates, num: int) -> Guided:
         tokens += _chosen(samples, logs, numbers[:, 0])
         effective += effective_sample_size(torch.from_numpy(normalised(logs))).tolist()
     return Guided(tokens=tokens, effective=effective, num_drawn=num * drawing.candidates)
+
+
+def _chained(drawing: _Candidates, num: int) -> Guided:
+    model = drawing.model
+    assert model.residual is not None
+    residual = model.residual
+    way = [
+        energy_of(residual, rounds=rounds, strength=drawing.strength)
+        for rounds in rounds_in_steps(len(residual.committees), drawing.candidates)
+    ]
+    tokens: list[Tokens] = []
+    moved: list[float] = []
+    for first in range(0, num, _ROWS):
+        pieces = range(first, min(first + _ROWS, num))
+        chains = Chains(
+            model,
+            measure_of(model, residual),
+            pieces=pieces,
+            seed=drawing.seed,
+            max_tokens=drawing.max_tokens,
+            decoding=drawing.decoding,
+            prefix=drawing.prefix,
+        )
+        moved += [chains.move(energy) * len(pieces) for energy in way]
+        tokens += chains.rows
+    return Guided(
+        tokens=tokens,
+        effective=[1.0] * num,
+        accepted_rate=sum(moved) / (num * drawing.candidates),
+        num_drawn=num * (drawing.candidates + 1),
+    )
 
 
 def _chosen(samples: Samples, logs: Floats, numbers: Floats) -> list[Tokens]:

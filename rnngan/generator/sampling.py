@@ -23,6 +23,8 @@ _COLDEST = 1e-6
 SHRINK = 1 - 2**-20
 """Keeps a random number next to 1 below the end of a rounded distribution function, where it would
 fall to a token of no probability. Probabilities change by 1e-6 at most, as by rounding itself."""
+MAX_TOKENS = 1024
+"""A piece without a set number of bars ends here at the latest."""
 BLOCK = 16
 """Tokens drawn before anyone looks which pieces have ended."""
 

@@ -19,6 +19,7 @@ from rnngan.data.store import Store
 from rnngan.discriminator.base import Discriminator
 from rnngan.discriminator.registry import new_discriminator
 from rnngan.errors import UserError
+from rnngan.generator.sampling import MAX_TOKENS, Decoding
 from rnngan.objectives.base import (
     AnyObjective,
     AnyPlayers,
@@ -51,6 +52,7 @@ from rnngan.training.guard import (
 from rnngan.training.monitor import Monitor
 from rnngan.training.optimizers import optimizer_of
 from rnngan.training.pretrain import STAGE as PRETRAIN
+from rnngan.training.residual import fit_residual
 from rnngan.training.run import Run
 from rnngan.training.samples import sample_evaluation, watch
 from rnngan.training.seeds import reseed_torch, seed_for
@@ -60,6 +62,8 @@ GUARDED_SAMPLES = 64
 """That the guard looks at."""
 _MOST_KNOWN = 5000
 """Training pieces, at most, in which copied n-grams are looked for."""
+_MOST_REAL = 2000
+"""Training pieces, at most, that the residual learns from."""
 
 
 def refine(run: Run, store: Store, *, progress: Progress, resume: bool = False) -> AnyModel:
@@ -112,6 +116,7 @@ def played(
             refinement.begin(log)
         while refinement.step < run.config.refine.steps and not refinement.stopped:
             refinement.play(log)
+        refinement.conclude(log)
     return checkpoints.read_best()
 
 
@@ -198,6 +203,9 @@ class AnyRefinement(ABC):
     @abstractmethod
     def watch(self, monitor: Monitor) -> None:
         """Log what the generator writes."""
+
+    def conclude(self, monitor: Monitor) -> None:  # noqa: B027  # most have nothing to add
+        """Add to the best model what needs the generator as it is at the end."""
 
     def play(self, monitor: Monitor) -> None:
         """One step: sample, judge, move the generator, train the discriminator, look around."""
@@ -395,6 +403,35 @@ class Refinement(AnyRefinement):
             max_length=self.config.max_length,
             seed=seed_for(self.seed, purpose, step),
         )
+
+    def conclude(self, monitor: Monitor) -> None:
+        """Fit the residual of the best model, if it has none yet.
+
+        Broken off, it begins anew, and comes to the same.
+        """
+        model, config = of_tokens(self.checkpoints.read_best()), self.config
+        if model.residual or not model.discriminator or not config.residual_rounds:
+            return
+        output = self.run.config.output
+        real = self.store.indices("train", limit=_MOST_REAL).tolist()
+        residual, figures = fit_residual(
+            model,
+            [self.store.piece_tokens(i) for i in real],
+            rounds=config.residual_rounds,
+            chains=config.residual_chains,
+            steps=config.residual_steps,
+            max_tokens=MAX_TOKENS,
+            decoding=Decoding(temperature=output.temperature, top_p=output.top_p),
+            seed=self.seed,
+            progress=self.progress,
+        )
+        monitor.scalars(self.step, {f"adversarial/{k}": v for k, v in figures.items()})
+        told = [figures[f"residual_auc_{i}"] for i in range(config.residual_rounds)]
+        self.progress.say(
+            "chains ready: AUC of whole pieces from training pieces "
+            + ", ".join(f"{value:.3f}" for value in told)
+        )
+        self.checkpoints.replace_best(replace(model, residual=residual))
 
     def excerpts(self, step: int) -> list[Targets]:
         """For the likelihood that is mixed into the updates."""

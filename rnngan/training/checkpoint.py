@@ -25,6 +25,7 @@ from safetensors.torch import load, save
 from rnngan.config import DiscriminatorConfig, GeneratorConfig, from_dict, to_dict
 from rnngan.discriminator.base import Discriminator
 from rnngan.discriminator.registry import new_discriminator
+from rnngan.discriminator.residual import Residual
 from rnngan.errors import UserError
 from rnngan.files import write_atomically
 from rnngan.generator.recurrent import RecurrentGenerator
@@ -45,6 +46,7 @@ class Model:
     Attributes:
         generator: Writes tokens.
         discriminator: Judges them; none before refinement.
+        residual: Judges whole pieces; none before refinement has come to its end.
         tokenizer: What the tokens mean.
         metrics: Figures at the time of saving, such as `val_bits_per_token`.
     """
@@ -52,6 +54,7 @@ class Model:
     generator: RecurrentGenerator
     tokenizer: Tokenizer
     discriminator: Discriminator | None = None
+    residual: Residual | None = None
     metrics: Mapping[str, float]
 
 
@@ -95,6 +98,16 @@ def model_bytes(model: AnyModel) -> bytes:
         for name, tensor in model.discriminator.state_dict().items():
             tensors[f"discriminator.{name}"] = tensor
         about["discriminator"] = to_dict(model.discriminator.config)
+    if isinstance(model, Model) and (residual := model.residual):
+        for name, tensor in residual.state_dict().items():
+            tensors[f"residual.{name}"] = tensor
+        about["residual"] = {
+            "measures": residual.measures,
+            "widths": residual.widths,
+            "rounds": len(residual.committees),
+            "hidden": residual.hidden,
+            "members": residual.members,
+        }
     # A tied output layer is one tensor under two names; the file format wants two.
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
     about["sha256"] = _digest(about, tensors)
@@ -162,6 +175,10 @@ def parse_model(data: bytes, path: Path) -> AnyModel:
             discriminator = new_discriminator(config, codec)
             discriminator.load_state_dict(_named("discriminator.", tensors))
             discriminator.eval()
+        if isinstance(model, Model) and "residual" in about:
+            residual = Residual(**about["residual"])
+            residual.load_state_dict(_named("residual.", tensors))
+            model = replace(model, residual=residual.eval().requires_grad_(False))
     except Exception as error:  # a description may hold anything
         raise UserError(f"model {path} is damaged: {_reason(error)}") from None
     return replace(model, discriminator=discriminator, metrics=about.get("metrics", {}))
@@ -249,6 +266,14 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
         for path in self.folder.glob(".tmp-*"):  # of a process that was killed while it wrote
             path.unlink(missing_ok=True)
+
+    def replace_best(self, model: AnyModel) -> None:
+        """Put another model in the place of the best.
+
+        Raises:
+            UserError: The disk does not take it.
+        """
+        write_atomically(self.best, model_bytes(model))
 
     def latest(self) -> Resumed | None:
         """The last sound checkpoint; None if there never was one.

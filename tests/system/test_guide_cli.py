@@ -12,7 +12,8 @@ import torch
 from rnngan.cli import main
 from rnngan.generate import find_model, generate_guided
 from rnngan.music.midi import read_midi
-from rnngan.training.checkpoint import model_bytes, read_model
+from rnngan.training.checkpoint import Checkpoints, model_bytes, read_model
+from rnngan.training.residual import new_residual
 
 GUIDES = ("resample", "reject", "particles")
 QUICK = ["--num", "3", "--guide-candidates", "4", "--no-wav"]
@@ -104,6 +105,27 @@ def test_the_same_command_gives_the_same_bytes_and_says_how_much_choice_there_wa
     assert 1 <= low <= median <= high <= 4
 
 
+def test_chains_write_the_same_bytes_and_need_a_residual(generate, refused, trained, tmp_path):
+    words = [*QUICK, "--guide", "chains", "--bars", "4"]
+    assert "needs a model with a residual" in refused("generate", trained, *words)
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    torch.manual_seed(0)
+    residual = new_residual()
+    residual.committees.extend([residual.new_committee(), residual.new_committee()])
+    best = Checkpoints(run / "checkpoints", "refine", keep=1, say=print)
+    best.replace_best(replace(find_model(run), residual=residual))
+    (one, text), (two, again) = generate("a", *words, model=run), generate("b", *words, model=run)
+    assert list(one) == ["000.mid", "001.mid", "002.mid"] and one == two
+    assert text.replace("/a:", "/b:") == again
+    assert re.match(r"accepted [\d.]+% of 15 candidates\n", text)
+    plain, _ = generate("plain", *QUICK, "--bars", "4", model=run)
+    assert one != plain
+    model = find_model(run)
+    found = generate_guided(model, num=3, seed=0, guide="chains", candidates=4, bars=4)
+    assert all((row == model.tokenizer.bar).sum() == 4 for row in found.tokens)
+
+
 @pytest.mark.parametrize("guide", GUIDES)
 def test_guided_pieces_have_the_bars_that_were_asked_for(generate, trained, guide):
     model = find_model(trained)
@@ -150,7 +172,7 @@ def test_what_was_only_pretrained_has_no_discriminator_to_ask(refused, trained, 
         (["--bars", "0"], "--bars must be 1 to 1000, got 0"),
         (["--temperature", "0"], "temperature must be above 0, got 0"),
         (["--top-p", "0"], "top_p must be above 0"),
-        (["--seed", "-1"], "seed and index must be 0 to 2^64 - 1, got -1"),
+        (["--seed", "-1"], "--seed must be 0 to 2^64 - 1, got -1"),
         (["--guide", "resmple"], "resample"),
     ],
 )

@@ -574,3 +574,69 @@ def test_samples_are_whole_and_obey_the_grammar(players, store):
     targets = targets_of(Batch(tokens=batch.tokens, lengths=batch.lengths), store.tokenizer.grammar)
     assert len(targets.tokens) == (batch.lengths - 1).sum()
     assert (batch.lengths <= 60).all()
+
+
+# The residual
+
+
+class TestResidual:
+    @pytest.fixture(autouse=True)
+    def _short_pieces(self, monkeypatch):
+        monkeypatch.setattr(module, "MAX_TOKENS", 60)
+
+    @pytest.fixture
+    def run(self, pretrained):
+        def make(name="run", **refinement):
+            return pretrained(name, **(SOME_RESIDUAL | {"steps": 1} | refinement))
+
+        return make
+
+    def test_it_is_fitted_to_the_best_model_at_the_end(self, run, store, progress_of, read_log):
+        one = run()
+        model = refine(one, store, progress=progress_of())
+        assert len(model.residual.committees) == 2
+        best, latest = checkpoints_of(one).read_best(), checkpoints_of(one).latest().model
+        assert latest.residual is None
+        without = dataclasses.replace(best, residual=None)
+        assert model_bytes(without) == model_bytes(latest)
+        log = read_log(one, "refine")
+        for number in range(2):
+            (value,) = figures(log, f"residual_auc_{number}")
+            assert 0 <= value <= 1
+            (moved,) = figures(log, f"residual_moved_{number}")
+            assert 0 <= moved <= 1
+
+    def test_broken_off_it_begins_anew_and_comes_to_the_same(
+        self, run, store, progress_of, monkeypatch
+    ):
+        expected = model_bytes(refine(run("whole"), store, progress=progress_of()))
+        broken = run("broken")
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "fit_residual", broken_off)
+            with pytest.raises(KeyboardInterrupt):
+                refine(broken, store, progress=progress_of())
+        resumed = refine(broken, store, progress=progress_of(), resume=True)
+        assert model_bytes(resumed) == expected
+        with monkeypatch.context() as patch:  # what is there is not fitted again
+            patch.setattr(module, "fit_residual", broken_off)
+            again = refine(broken, store, progress=progress_of(), resume=True)
+        assert model_bytes(again) == expected
+
+    def test_more_steps_later_fit_it_to_the_newer_model(self, run, store, progress_of, new_run):
+        expected = model_bytes(refine(run("once", steps=2), store, progress=progress_of()))
+        refine(run("later"), store, progress=progress_of())
+        more = new_run("later", changed(TINY, refine=SOME_RESIDUAL | {"steps": 2}), resume=True)
+        assert model_bytes(refine(more, store, progress=progress_of(), resume=True)) == expected
+
+    @pytest.mark.parametrize("changes", [{"residual_rounds": 0}, {"objective": "likelihood"}])
+    def test_without_rounds_or_a_discriminator_there_is_none(
+        self, run, store, progress_of, changes
+    ):
+        assert refine(run(**changes), store, progress=progress_of()).residual is None
+
+
+SOME_RESIDUAL = {"residual_rounds": 2, "residual_chains": 8, "residual_steps": 3}
+
+
+def broken_off(*_, **__):
+    raise KeyboardInterrupt

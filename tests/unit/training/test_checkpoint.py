@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 
 from rnngan.config import DiscriminatorConfig, GeneratorConfig
 from rnngan.discriminator.registry import new_discriminator
+from rnngan.discriminator.residual import Residual
 from rnngan.errors import UserError
 from rnngan.generator.registry import new_generator
 from rnngan.music.tokenizers.events import Events, EventsConfig
@@ -34,6 +36,26 @@ def model(seed=0, *, discriminator=False, tied=False, metrics=None):
         tokenizer=TOKENIZER,
         metrics=metrics or {"val_bits_per_token": 1.5},
     )
+
+
+def with_residual(seed=0):
+    residual = Residual(("a@1", "b@1"), (1, 3), rounds=2, hidden=4, members=2)
+    residual.standardise_by(torch.randn(9, 4))
+    residual.committees[0].scale.fill_(0.5)
+    return replace(model(seed, discriminator=True), residual=residual.eval())
+
+
+def test_a_residual_comes_back_and_says_the_same(tmp_path):
+    before = with_residual()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(model_bytes(before))
+    after = read_model(path)
+    rows = torch.randn(5, 4)
+    assert torch.equal(after.residual(rows), before.residual(rows))
+    assert after.residual.measures == ("a@1", "b@1")
+    assert not after.residual.training
+    assert model_bytes(after) == model_bytes(before)
+    assert model_bytes(replace(before, residual=None)) == model_bytes(model(discriminator=True))
 
 
 class Evil:
