@@ -1,7 +1,7 @@
-"""How fast the networks are on this machine: `python benchmarks/training.py --out training.md`.
+"""How fast a generator is trained: `python benchmarks/training.py --out benchmarks/training.md`.
 
 Two ways of doing the same work take turns, A B A B, in one process, so that whatever else the
-machine does meets both; what counts is the median over the turns.
+machine does meets both; what counts is the median over the turns. `sampling.py` has drawing.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ import bisect
 import dataclasses
 import itertools
 import math
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
 
 import torch
 from common import machine, median_ratio, table
@@ -26,12 +23,9 @@ from torch.nn import functional as F
 from rnngan.config import GeneratorConfig, preset
 from rnngan.data.batches import Batch, TrainingBatches, augmentation_of, held_out_batches
 from rnngan.data.prepare import prepare
-from rnngan.generator.recurrent import RecurrentGenerator
 from rnngan.generator.registry import new_generator
-from rnngan.generator.sampling import sample, uniforms
 from rnngan.layers import BFLOAT16_IS_FAST
-from rnngan.music.tokenizers.events import Events, EventsConfig
-from rnngan.music.vocabulary import END, PAD, START, Grammar
+from rnngan.music.vocabulary import PAD
 from rnngan.objectives.likelihood import (
     autocast,
     held_out_likelihood,
@@ -40,9 +34,6 @@ from rnngan.objectives.likelihood import (
 )
 from rnngan.training.pretrain import learning_rate_at, optimizer_of
 
-HIDDEN_SIZES = (256, 512)
-BATCH_SIZES = (1, 16, 64, 256, 1024)
-
 
 def torch_machine() -> str:
     """What the numbers were measured on."""
@@ -50,106 +41,6 @@ def torch_machine() -> str:
         f"torch {torch.__version__}, {torch.get_num_threads()} threads",
         f"bfloat16 products: {'yes' if BFLOAT16_IS_FAST else 'no'}",
     )
-
-
-def interleaved(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds that each work took in each of `repeats` turns, after one turn to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(repeats + 1):
-        for name, work in works.items():
-            start = perf_counter()
-            work()
-            if turn:
-                seconds[name].append(perf_counter() - start)
-    return seconds
-
-
-def plain_samples(generator: RecurrentGenerator, num: int, length: int) -> torch.Tensor:
-    """The usual loop: a step of `nn.LSTM`, softmax, multinomial; no grammar."""
-    tokens = torch.full((num, length), START)
-    state = None
-    with torch.inference_mode():
-        for position in range(1, length):
-            logits, state = generator.step(tokens[:, position - 1], state)
-            tokens[:, position] = torch.multinomial(logits.softmax(-1), 1).squeeze(1)
-    return tokens
-
-
-def endless(grammar: Grammar) -> Grammar:
-    """The grammar without End, so that every piece has the same length."""
-    next_state = grammar.next_state.copy()
-    next_state[:, END] = -1
-    return Grammar(next_state)
-
-
-def sampling(length: int, repeats: int) -> str:
-    """Table of the time per token position of a batch, plain loop against `sample`."""
-    tokenizer = Events(
-        EventsConfig(
-            metres=("4/4", "3/4", "6/8", "2/4"),
-            lowest=28,
-            highest=100,
-            velocities=tuple(range(16, 128, 16)),
-            tempos=tuple(float(tempo) for tempo in range(60, 181, 10)),
-        )
-    )
-    grammar = endless(tokenizer.grammar)
-    vocab_size = len(tokenizer.vocabulary)
-    rows = []
-    for hidden_size in HIDDEN_SIZES:
-        torch.manual_seed(0)
-        config = GeneratorConfig(hidden_size=hidden_size, embedding_size=128, num_layers=2)
-        generator = new_generator(config, vocab_size).eval()
-        for num in BATCH_SIZES:
-            rows.append(sampling_row(generator, grammar, num, length, repeats))
-            print(f"sampling: hidden {hidden_size}, batch {num} done", flush=True)
-    header = [
-        "hidden",
-        "batch",
-        "plain, µs",
-        "float32, µs",
-        "auto, µs",
-        "plain / float32",
-        "plain / auto",
-        "tokens/s, auto",
-    ]
-    return "\n".join(
-        [
-            "## Sampling",
-            "",
-            f"{length} tokens, vocabulary of {vocab_size}, embedding of 128, two layers; time per "
-            "token position of the whole batch. Plain is `nn.LSTM` one step at a time in float32 "
-            "with softmax and multinomial, without a grammar; the others are "
-            "`rnngan.generator.sampling.sample` under the grammar, setting up included. Medians "
-            f"over {repeats} turns, the ratios too.",
-            "",
-            table(header, rows),
-        ]
-    )
-
-
-def sampling_row(
-    generator: RecurrentGenerator, grammar: Grammar, num: int, length: int, repeats: int
-) -> list[str]:
-    """One size of network and batch."""
-    draws = uniforms(0, range(num), length)
-    seconds = interleaved(
-        {
-            "plain": lambda: plain_samples(generator, num, length),
-            "float32": lambda: sample(generator, grammar, draws, precision="float32"),
-            "auto": lambda: sample(generator, grammar, draws),
-        },
-        repeats,
-    )
-    per_step = {name: statistics.median(t) / (length - 1) for name, t in seconds.items()}
-    return [
-        str(generator.config.hidden_size),
-        str(num),
-        *(f"{1e6 * time:,.0f}" for time in per_step.values()),
-        f"{median_ratio(seconds['plain'], seconds['float32']):.1f}",
-        f"{median_ratio(seconds['plain'], seconds['auto']):.1f}",
-        f"{num / per_step['auto']:,.0f}",
-    ]
 
 
 class PlainModel(nn.Module):
@@ -287,17 +178,14 @@ def main() -> None:
     """Run all and print, or write, the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="Markdown file to write")
-    parser.add_argument("--length", type=int, default=256, help="tokens per sample")
-    parser.add_argument("--repeats", type=int, default=7, help="turns of each way")
     parser.add_argument("--steps", type=int, default=300, help="pretraining steps")
     parser.add_argument("--every", type=int, default=25, help="steps between validations")
     arguments = parser.parse_args()
     parts = [
-        "# Speed",
+        "# Training",
         torch_machine(),
         pretraining(32, arguments.steps, arguments.every),
         pretraining(64, arguments.steps // 3, arguments.every),
-        sampling(arguments.length, arguments.repeats),
     ]
     report = "\n\n".join(parts) + "\n"
     print(report)

@@ -221,16 +221,15 @@ class _Several:
             self._attention.set_memory(state.memory, rows)
 
     def reorder(self, rows: Tensor) -> None:
-        """As many pieces as before; only those are copied that come to another place."""
-        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
-        sources = rows[moved]
+        """As many pieces as before; of memory only what comes to another place is copied."""
         for layer in self._layers:
             layer.state = [part.index_select(0, rows) for part in layer.state]
         if self._front is not None:
             self._front.state = tuple(part.index_select(0, rows) for part in self._front.state)
         if self._attention is not None:
+            moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
             for part in self._attention.memory():
-                part[moved] = part[sources]
+                part.index_copy_(0, moved, part.index_select(0, rows[moved]))
 
     def state(self) -> State:
         return State(

@@ -3,14 +3,19 @@
 The beams of all groups grow side by side in one batch. A beam that has ended goes on with PAD, the
 one token that the grammar then allows, at no cost, so that it keeps its place among the others
 until better ones take it.
+
+The networks' part is on torch. What there is of beams is few numbers, and those are on NumPy, whose
+calls cost a third of torch's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,6 +24,7 @@ from rnngan.generator.fast import Precision
 from rnngan.generator.recurrent import RecurrentGenerator
 from rnngan.generator.sampling import (
     AS_THE_MODEL,
+    SHRINK,
     Decoding,
     begin,
     check_finite,
@@ -27,15 +33,29 @@ from rnngan.generator.sampling import (
 )
 from rnngan.music.vocabulary import END, PAD, START, Grammar
 
-Rank = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From log-probabilities of children `(groups, width, vocab)`, the scores of their parents and
-the tokens behind the prefix in the children, PAD not among them, both `(groups, width)`, to what
-the children are ranked by, in the shape of the first."""
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+class _Kept(NamedTuple):
+    """Children that are kept, the best of each group first, each `(groups, width)`.
+
+    Where there are fewer, their scores and log-probabilities are −inf.
+    """
+
+    scores: Floats
+    log_probs: Floats
+    parents: Integers
+    tokens: Integers
+
+
+_Pick = Callable[[Tensor, Floats, Floats, Integers], _Kept]
+"""From the children's own log-probabilities `(groups, width, vocab)`, log-probabilities and scores
+of the beams, and the tokens behind the prefix in the children, PAD not among them, each
+`(groups, width)`."""
 
 MAX_BEAMS = 1024
 """Of all groups together: with their states and what an attention remembers they fill memory."""
-_LEAST = 2.0**-126
-"""Least exponential number, so that there is no infinite noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +120,18 @@ def beam_search(
     if not 0 <= length_penalty < float("inf"):
         raise UserError(f"length_penalty must be at least 0, got {length_penalty}")
 
-    def normalised(log_probs: Tensor, _: Tensor, num_tokens: Tensor) -> Tensor:
-        return log_probs / length_norm(num_tokens, length_penalty)[..., None]
+    def likeliest(children: Tensor, log_probs: Floats, _: Floats, num_tokens: Integers) -> _Kept:
+        norms = length_norm(num_tokens, length_penalty)
+        of_beams, factors = (
+            torch.from_numpy(x).to(children.device) for x in (log_probs, 1 / norms)
+        )
+        ranked = (children + of_beams[..., None]).mul_(factors[..., None])
+        scores, best = (found.cpu().numpy() for found in ranked.flatten(1).topk(width))
+        parents, tokens = np.divmod(best, children.shape[-1])
+        return _Kept(scores, scores * norms[_groups(parents), parents], parents, tokens)
 
     return _search(
-        generator, grammar, normalised, decoding, num_groups=1, width=width, max_length=max_length,
+        generator, grammar, likeliest, decoding, num_groups=1, width=width, max_length=max_length,
         prefix=prefix, bar=bar, precision=precision,
     )  # fmt: skip
 
@@ -129,6 +156,10 @@ def stochastic_beam_search(
     if drawn one after the other, each from the model without those before it; the first is an
     ordinary sample.
 
+    A beginning has the greatest value of all that go on from it. So the first child that is drawn
+    of a beam has the beam's own, and further ones come in descending order, each drawn from those
+    that are left, see `next_greatest`, until they are too small to be kept.
+
     Args:
         generator: Its vocabulary is the grammar's.
         grammar: Of the tokenizer.
@@ -146,63 +177,102 @@ def stochastic_beam_search(
         UserError: As `sample`; or a number is out of range.
 
     References:
-        Kool, van Hoof & Welling, "Stochastic beams and where to find them", 2019, algorithm 1; as
-        there, the greatest perturbed log-probability of all is 0.
+        Kool, van Hoof & Welling, "Stochastic beams and where to find them", 2019, algorithm 1,
+        where all children get noise, and it is then shifted. As there, the greatest perturbed
+        log-probability of all is 0.
     """
     streams = [stream(seed, group) for group in groups]
+    first_rows = width * np.arange(len(streams))[:, None]
 
-    def perturbed(log_probs: Tensor, before: Tensor, _: Tensor) -> Tensor:
-        shape = log_probs.shape[1:]
-        # Minus the logarithm of an exponential number is a Gumbel one, exact in either tail.
-        numbers = np.stack([s.standard_exponential(shape, dtype=np.float32) for s in streams])
-        noise = torch.from_numpy(numbers).to(log_probs.device).clamp_(min=_LEAST).log_().neg_()
-        # The order among the children of a beam stays, so that most of them are out already.
-        greatest, tokens = (log_probs + noise).topk(min(width, shape[-1]))
-        conditioned = with_maximum(greatest, before[..., None])
-        return torch.full_like(log_probs, -torch.inf).scatter_(2, tokens, conditioned)
+    def greatest(children: Tensor, log_probs: Floats, scores: Floats, _: Integers) -> _Kept:
+        found, parents, tokens = _greatest(children.exp(), log_probs, scores, streams)
+        places = (first_rows + parents) * children.shape[-1] + tokens
+        own = children.take(torch.from_numpy(places).to(children.device)).cpu().numpy()
+        return _Kept(found, log_probs.take(first_rows + parents) + own, parents, tokens)
 
     return _search(
-        generator, grammar, perturbed, decoding, num_groups=len(groups),
+        generator, grammar, greatest, decoding, num_groups=len(groups),
         width=width, max_length=max_length, prefix=prefix, bar=bar, precision=precision,
     )  # fmt: skip
 
 
-def length_norm(num_tokens: Tensor, penalty: float) -> Tensor:
+def length_norm(num_tokens: Integers, penalty: float) -> Floats:
     """What a log-probability is divided by, ((5 + |y|) / 6)^α.
 
     References:
         Wu et al., 2016, equation 14.
     """
-    return ((5 + num_tokens.double()) / 6) ** penalty
+    norms: Floats = ((5 + num_tokens) / 6) ** penalty
+    return norms
 
 
-def with_maximum(perturbed: Tensor, maximum: Tensor) -> Tensor:
-    """Gumbel variables given that the greatest of each row has the value that is wanted.
+def next_greatest(last: Floats, log_mass: Floats, numbers: Floats) -> Floats:
+    """The greatest perturbed log-probability among what is left, given the one before it.
 
-    −log(exp(−T) − exp(−Z) + exp(−G)) for G of a row with the greatest value Z, T being wanted; −∞
-    stays.
+    φ with Gumbel noise is −ln of the time at which an event comes that has the rate exp(φ). So the
+    next one comes later by a time that is exponential at the rate of all that is left:
+    −ln(exp(−G) + E exp(−φ)) = G − ln(1 + E exp(G − φ)).
 
     Args:
-        perturbed: Independent Gumbel variables, `(..., children)`.
-        maximum: T, `(..., 1)`.
+        last: G, the one before.
+        log_mass: φ, the logarithm of the probability of all that is left; −inf for nothing.
+        numbers: In [0, 1); E = −ln(1 − u).
 
     References:
-        Kool, van Hoof & Welling, 2019, section 4.1, and appendix B.3 for the stable form.
+        Maddison, Tarlow & Minka, "A* sampling", 2014, for Gumbel variables in descending order.
     """
-    below = (perturbed - perturbed.max(-1, keepdim=True).values).clamp(max=0)
-    # log(1 - exp(x)), of x near 0 and of others.
-    log_rest = torch.where(
-        below > -0.6931, (-torch.expm1(below)).log(), torch.log1p(-torch.exp(below))
-    )
-    v = maximum - perturbed + log_rest
-    conditioned = maximum - v.clamp(min=0) - torch.log1p(torch.exp(-v.abs()))
-    return torch.where(perturbed == -torch.inf, -torch.inf, conditioned)
+    following: Floats = last - np.logaddexp(0, last - log_mass + np.log(-np.log1p(-numbers)))
+    return following
+
+
+def _greatest(
+    probs: Tensor, log_probs: Floats, scores: Floats, streams: Sequence[np.random.Generator]
+) -> tuple[Floats, Integers, Integers]:
+    """Perturbed log-probabilities, parents and tokens of the children that have the greatest.
+
+    Args:
+        probs: Of the children, `(groups, width, vocab)`.
+        log_probs: Of the beams, `(groups, width)`.
+        scores: Perturbed ones, likewise.
+        streams: Of each group; how much is read of one depends on its group alone.
+    """
+    num_groups, width, vocab_size = probs.shape
+    left = probs.flatten(0, 1)  # of the beams in question, their children that were not drawn
+    rows = np.arange(len(left))
+    values, tokens = [scores], []
+    while len(rows):
+        groups, places = np.divmod(rows, width)
+        numbers = np.empty((num_groups, 2, width))
+        for group in set(groups.tolist()):
+            streams[group].random(out=numbers[group])
+        of_token, of_value = numbers[groups, :, places].T
+        heights = left.cumsum(1)
+        height = torch.from_numpy((of_token * SHRINK).astype(np.float32)).to(left.device)
+        drawn = torch.searchsorted(heights, height[:, None] * heights[:, -1:], right=True)
+        drawn.clamp_(max=vocab_size - 1)  # beyond the end where something is not a number
+        tokens.append(np.zeros_like(values[0], dtype=np.int64))
+        tokens[-1][groups, places] = drawn[:, 0].cpu().numpy()
+        mass = left.scatter_(1, drawn, 0).sum(1).cpu().numpy()
+        following = np.full_like(scores, -np.inf)
+        with np.errstate(divide="ignore", invalid="ignore"):  # nothing is left, or there is no beam
+            following[groups, places] = next_greatest(
+                values[-1][groups, places], log_probs[groups, places] + np.log(mass), of_value
+            )
+        least = np.sort(np.concatenate(values, axis=1))[:, -width:][:, :1]
+        goes_on = following > least
+        values.append(np.where(goes_on, following, -np.inf))
+        kept = goes_on[groups, places]
+        rows, left = rows[kept], left[torch.from_numpy(kept.nonzero()[0]).to(left.device)]
+    found = np.concatenate(values[:-1], axis=1)
+    best = np.argsort(-found, axis=1, kind="stable")[:, :width]
+    group = _groups(best)
+    return found[group, best], best % width, np.concatenate(tokens, axis=1)[group, best]
 
 
 def _search(
     generator: RecurrentGenerator,
     grammar: Grammar,
-    rank: Rank,
+    pick: _Pick,
     decoding: Decoding,
     *,
     num_groups: int,
@@ -222,79 +292,86 @@ def _search(
             generator, grammar, decoding, num=num, max_length=max_length, prefix=prefix, bar=bar,
             precision=precision,
         )  # fmt: skip
-        all_rows = torch.arange(num, device=device)
+        all_rows = np.arange(num)
         first_rows = all_rows[::width, None]
         # At first all beams of a group are the same: one stands for all.
-        log_probs = torch.full((num_groups, width), -torch.inf, device=device, dtype=torch.double)
+        log_probs = np.full((num_groups, width), -np.inf)
         log_probs[:, 0] = 0
         scores = log_probs
-        num_tokens = torch.zeros_like(log_probs, dtype=torch.long)
-        growing = torch.ones_like(num_tokens)
+        num_tokens = np.zeros_like(log_probs, dtype=np.int64)
+        growing = np.ones_like(log_probs, dtype=np.bool_)
         latest = torch.full((num,), prefix[-1], device=device)
-        parents: list[Tensor] = []
-        tokens: list[Tensor] = []
+        parents: list[Integers] = []
+        tokens: list[Integers] = []
         while len(tokens) < max_length - len(prefix):
             children = chooser.log_probs(stepper.step(latest)).view(num_groups, width, -1)
-            vocab_size = children.shape[-1]
-            log_probs = log_probs[..., None] + children
             num_tokens = num_tokens + growing
-            scores, best = rank(log_probs, scores, num_tokens).flatten(1).topk(width)
-            check_finite(scores[:, 0])  # among which is what is not a number
-            log_probs = log_probs.flatten(1).gather(1, best)
+            kept = pick(children, log_probs, scores, num_tokens)
+            if np.isnan(kept.log_probs[:, 0]).any():
+                check_finite(children)
             # Where sequences are too few, copies of the best stand in, at probability 0.
-            best = torch.where(scores == -torch.inf, best[:, :1], best)
-            order = _in_place(best // vocab_size)
-            scores, log_probs, best = (x.gather(1, order) for x in (scores, log_probs, best))
-            parent, token = best // vocab_size, best % vocab_size
-            num_tokens = num_tokens.gather(1, parent)
-            growing = ((token != END) & (token != PAD)).long()
-            rows, latest = (first_rows + parent).flatten(), token.flatten()
-            if not torch.equal(rows, all_rows):
-                stepper.select(rows)
-                chooser.select(rows)
+            stand_for = first_rows + np.where(kept.scores == -np.inf, 0, all_rows[:width])
+            places = first_rows + _in_place(kept.parents.take(stand_for))
+            scores, log_probs = kept.scores.take(places), kept.log_probs.take(places)
+            places = stand_for.take(places)
+            rows = (first_rows + kept.parents.take(places)).ravel()
+            token = kept.tokens.take(places)
+            num_tokens = num_tokens.take(rows).reshape(token.shape)
+            growing = (token != END) & (token != PAD)
+            latest = torch.from_numpy(token.ravel()).to(device)
+            if not np.array_equal(rows, all_rows):
+                moved = torch.from_numpy(rows).to(device)
+                stepper.select(moved)
+                chooser.select(moved)
             chooser.follow(latest)
             parents.append(rows)
-            tokens.append(latest)
+            tokens.append(token.ravel())
             if not growing.any():
                 break
-        scores, order = scores.sort(descending=True, stable=True)
-        sequences = _traced_back(parents, tokens)[(first_rows + order).flatten()]
+    places = first_rows + np.argsort(-scores, axis=1, kind="stable")
+    scores, log_probs = scores.take(places), log_probs.take(places)
+    sequences = _traced_back(parents, tokens)[places.ravel()]
     beginning = torch.tensor(prefix, device=device).expand(num, -1)
-    # Copied outside of inference mode, so that the sequences may be trained on.
-    whole = torch.cat([beginning, sequences], dim=1)
+    whole = torch.cat([beginning, torch.from_numpy(sequences).to(device)], dim=1)
     lengths = lengths_of(whole)
     return Beams(
         tokens=whole[:, : int(lengths.max())].view(num_groups, width, -1),
         lengths=lengths.view(num_groups, width),
-        log_probs=log_probs.gather(1, order),
-        scores=scores.clone(),
+        log_probs=torch.from_numpy(log_probs).to(device),
+        scores=torch.from_numpy(scores).to(device),
     )
 
 
-def _in_place(parent: Tensor) -> Tensor:
+def _groups(array: Integers) -> Integers:
+    """Number of each row, to index with beside places: `(groups, 1)`."""
+    return np.arange(len(array))[:, None]
+
+
+def _in_place(parents: Integers) -> Integers:
     """Order of children in which as many as can be stand where their parents do.
 
     Then few states need to be moved: all but one child of each parent go to where a beam ends.
 
     Args:
-        parent: Of each child, `(groups, width)`.
+        parents: Of each child, `(groups, width)`.
     """
-    width = parent.shape[1]
-    number = torch.arange(width, device=parent.device).expand_as(parent)
-    first_child = torch.full_like(parent, width).scatter_reduce(1, parent, number, "amin")
+    groups, width = _groups(parents), parents.shape[1]
+    number = np.arange(width)
+    first_child = np.full_like(parents, width)
+    np.minimum.at(first_child, (groups, parents), number)
     is_free = first_child == width
     # The first child of each parent stays; the others go to the free places, in order.
-    stays = first_child.gather(1, parent) == number
-    others = stays.int().argsort(dim=1, stable=True)
-    rank = (is_free.cumsum(1) - 1).clamp(min=0)
-    return torch.where(is_free, others.gather(1, rank), first_child)
+    stays = first_child[groups, parents] == number
+    others = stays.argsort(axis=1, kind="stable")
+    rank = np.maximum(is_free.cumsum(1) - 1, 0)
+    return np.where(is_free, others[groups, rank], first_child)
 
 
-def _traced_back(parents: list[Tensor], tokens: list[Tensor]) -> Tensor:
+def _traced_back(parents: list[Integers], tokens: list[Integers]) -> Integers:
     """Tokens of each of the last beams, `(beams, time)`, from parents and tokens of every time."""
-    rows = torch.arange(len(tokens[-1]), device=tokens[-1].device)
+    rows = np.arange(len(tokens[-1]))
     found = []
     for parent, token in zip(reversed(parents), reversed(tokens)):
         found.append(token[rows])
         rows = parent[rows]
-    return torch.stack(found[::-1], dim=1)
+    return np.stack(found[::-1], axis=1)
