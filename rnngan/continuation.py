@@ -3,20 +3,23 @@
 A primer is read and cleaned as the corpus of the model was, and encoded without End. Then comes
 what says that the next note begins where the last one ends: behind a full bar Bar, inside one a
 Position. So nothing is added among the notes that are there. In what is written the primer keeps
-its own notes, programs, velocities, tempos and metres; only what follows is the model's.
+its own notes, programs, velocities, tempos and metres; only what follows is the model's. Where the
+model has no token for a metre, the nearest that has one stands in its place from the beginning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from rnngan.config import DataConfig
+from rnngan.errors import UserError
 from rnngan.given import Given, read_given
 from rnngan.music.piece import (
+    DRUMS,
     MAX_QUARTERS,
     TICKS_PER_QUARTER,
     Notes,
@@ -25,10 +28,11 @@ from rnngan.music.piece import (
     regular_metres,
     regular_tempos,
 )
-from rnngan.music.tokenizers.base import Tokenizer
+from rnngan.music.tokenizers.base import Tokenizer, keys_of
 from rnngan.music.tokenizers.events import Events
 from rnngan.music.tokenizers.melody import Melody
 from rnngan.music.tokenizers.steps import StepTokenizer
+from rnngan.music.tokenizers.tags import METRE, tagged_prefix
 from rnngan.music.vocabulary import Tokens
 
 _FAR = MAX_QUARTERS * TICKS_PER_QUARTER
@@ -44,14 +48,18 @@ class Primer:
         told: As it is encoded: in programs that have tokens, an upbeat filled up to a bar.
         tokens: Up to where the next note may begin.
         num_bars: Bars that have begun before that; one that begins there is not among them.
+        semitones: By which it is encoded higher than it is; below 0 lower.
         tokenizer: Whose tokens they are.
+        remark: What stands in it otherwise than in the file, in a line; empty if nothing does.
     """
 
     piece: Piece
     told: Piece
     tokens: tuple[int, ...]
     num_bars: int
+    semitones: int
     tokenizer: Tokenizer
+    remark: str
 
     def continued(self, tokens: Tokens, *, with_primer: bool) -> Piece:
         """The piece that tokens tell which begin with those of the primer.
@@ -65,7 +73,7 @@ class Primer:
         notes = decoded.notes[decoded.notes["start"] >= begun.end]
         place, origin = self._anchors(begun)
         shift = origin - place
-        notes = self._in_its_parts(notes, decoded.notes)
+        notes = self._at_its_pitch(self._in_its_parts(notes, decoded.notes))
         notes["start"] += shift
         notes["end"] += shift
         metres = [m for m in self.piece.metres if m.tick < self.piece.end]
@@ -99,6 +107,15 @@ class Primer:
         bar = self.tokens.count(self.tokenizer.bar or 0) - 1
         return int(bar_lines(begun.metres, _FAR)[bar]), int(bar_lines(self.piece.metres, _FAR)[bar])
 
+    def _at_its_pitch(self, notes: Notes) -> Notes:
+        """Decoded notes as much lower as the primer is told higher; an octave less beyond 0."""
+        notes = notes.copy()
+        pitched = notes["program"] != DRUMS
+        pitches = notes["pitch"][pitched].astype(int) - self.semitones
+        too_low, too_high = np.maximum(-pitches, 0), np.maximum(pitches - 127, 0)
+        notes["pitch"][pitched] = pitches + 12 * (-(-too_low // 12) + -too_high // 12)
+        return notes
+
     def _in_its_parts(self, notes: Notes, decoded: Notes) -> Notes:
         """Decoded notes in the tracks and programs of the primer that they go on with.
 
@@ -124,35 +141,54 @@ class Primer:
         return notes
 
 
-def read_primer(path: Path, tokenizer: Tokenizer, data: DataConfig | None = None) -> Primer:
+def read_primer(
+    path: Path,
+    tokenizer: Tokenizer,
+    data: DataConfig | None = None,
+    *,
+    tags: Mapping[str, str] | None = None,
+) -> Primer:
     """The primer in a MIDI, ABC or MusicXML file.
 
     Notes of a program without a token are told by the program nearest in number that has one, and
-    drums left out where there are no tokens for them. Tags are the file's, and what `annotated`
-    finds, as far as the vocabulary has them.
+    drums left out where there are no tokens for them. A metre without a token becomes the nearest
+    that has one, see `nearest_metre`; where pitches have no tokens, all are told by others as far
+    off as each other, by octaves if that will do.
+    Tags are the file's, and what `annotated` finds, as far as the vocabulary has them.
 
     Args:
         path: Of the file; it holds one piece.
         tokenizer: The model's.
         data: How the model's corpus was read and cleaned; by default as settings are by default. A
             filter on pieces does not act.
+        tags: Told in place of the file's, of these keys.
 
     Raises:
         UserError: The file cannot be read, or holds no piece or several; there is nothing in it
-            that the tokens can tell; a metre or pitch has no token; there are several voices, and
-            the tokens tell one.
+            that the tokens can tell; its pitches span more than those that have tokens; there are
+            several voices, and the tokens tell one; or no tag is so.
     """
-    given = read_given(path, tokenizer, data or DataConfig(), aim="continue")
+    tags = dict(tags or {})
+    tagged_prefix(tokenizer, tags)
+    if METRE in tags and METRE not in keys_of(tokenizer.vocabulary.values("Tag")):
+        raise UserError(f"--tag {METRE}={tags[METRE]}: a primer has its own metre; leave it out")
+    given = read_given(path, tokenizer, data or DataConfig(), aim="continue", moved=True)
     if isinstance(tokenizer, Melody):
         _check_one_voice(given, tokenizer.config.ticks_per_step)
-    told = given.told
+    told = given.told.tagged({**given.told.tags, **tags})
     tokens = tokenizer.encode(told)[:-1].tolist()
     num_bars = tokens.count(tokenizer.bar)
     tokens += _next_place(tokens, tokenizer) if isinstance(tokenizer, Events) else []
     if isinstance(tokenizer, StepTokenizer):
         tokens = _without_filling(tokens, tokenizer)
     return Primer(
-        piece=given.piece, told=told, tokens=tuple(tokens), num_bars=num_bars, tokenizer=tokenizer
+        piece=given.piece,
+        told=told,
+        tokens=tuple(tokens),
+        num_bars=num_bars,
+        semitones=given.semitones,
+        tokenizer=tokenizer,
+        remark=given.remark,
     )
 
 

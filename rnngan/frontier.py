@@ -32,6 +32,7 @@ from eval.frontier import (
     picture,
 )
 from eval.report import make_folder
+from rnngan.config import WITH_ENCODER
 from rnngan.data.batches import MAX_HELD_OUT, Batch, held_out_batches
 from rnngan.data.store import Store
 from rnngan.errors import UserError
@@ -131,14 +132,21 @@ def draw_frontier(
         progress: Shows how far it is.
 
     Raises:
-        UserError: There is no run, a run has no model, the runs are of different music, no
-            discriminator serves as a guide, or an argument is out of range.
+        UserError: There is no run, a run has no model or one that reads before it writes, the
+            runs are of different music, no discriminator serves as a guide, or an argument is out
+            of range.
     """
     check_pair(quality, diversity)
     if num < MIN_PIECES:
         raise UserError(f"--num must be at least {MIN_PIECES}, got {num}")
     if seed < 0:
         raise UserError(f"--seed must not be negative, got {seed}")
+    for run in runs:
+        if (kind := run.config.generator.kind) in WITH_ENCODER:
+            raise UserError(
+                f"{run.folder}: {kind} is told something before it writes, and the frontier "
+                "compares whole pieces drawn from nothing; name runs of another --generator"
+            )
     store = common_store(runs)
     names = _names(runs)
     pretrained, refined = _generators(runs, names, say=progress.say)

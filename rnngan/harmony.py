@@ -40,21 +40,24 @@ class Melody:
         source: As the encoder reads it, Start and End included, `(time,)`.
         num_left_out: Notes of the file's highest part that sounded below its top line.
         num_parts: Parts of the file; all but the highest were left out.
+        remark: What stands in it otherwise than in the file, in a line; empty if nothing does.
     """
 
     piece: Piece
     source: Tokens
     num_left_out: int
     num_parts: int
+    remark: str
 
     def in_words(self) -> str:
-        """What was taken for the melody, in a line; empty where it was all there is."""
+        """What was taken for the melody, in a line; empty where the file was taken as it is."""
         told = []
         if self.num_parts > 1:
             told.append(f"the highest of {self.num_parts} parts")
         if self.num_left_out:
             told.append(f"the top line of it, without {self.num_left_out} notes that sound below")
-        return f"the melody is {', '.join(told)}" if told else ""
+        taken = [f"the melody is {', '.join(told)}"] if told else []
+        return "; ".join([*filter(None, [self.remark]), *taken])
 
 
 def read_melody(path: Path, model: Model, data: DataConfig | None = None) -> Melody:
@@ -69,7 +72,7 @@ def read_melody(path: Path, model: Model, data: DataConfig | None = None) -> Mel
 
     Raises:
         UserError: The file cannot be read, or holds no piece or several; no note in it has a
-            pitch; a metre or pitch has no token; or it has too many bars.
+            pitch; a pitch has no token; or it has too many bars.
     """
     tokenizer = events_or_refuse(model.tokenizer, "to harmonize")
 
@@ -88,6 +91,7 @@ def read_melody(path: Path, model: Model, data: DataConfig | None = None) -> Mel
         source=source,
         num_left_out=melody_line(whole[0])[1],
         num_parts=len(np.unique(whole[0].notes[["track", "program"]])),
+        remark=given.remark,
     )
 
 

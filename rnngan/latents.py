@@ -39,11 +39,13 @@ class ReadPiece:
         tokens: `(time,)`.
         num_left_out: Bars behind those that the model keeps.
         style: Of the file, if it says.
+        remark: What the model was told otherwise than the file has it, in a line, or nothing.
     """
 
     tokens: Tokens
-    num_left_out: int
-    style: str | None
+    num_left_out: int = 0
+    style: str | None = None
+    remark: str = ""
 
 
 def network_of(model: Model, aim: str) -> VAE:
@@ -79,7 +81,10 @@ def read_piece(path: Path, model: Model, data: DataConfig | None, *, aim: str) -
     tokens = first_bars(whole, tokenizer, network.config.bars)
     bars = [int((row == tokenizer.bar).sum()) for row in (whole, tokens)]
     return ReadPiece(
-        tokens=tokens, num_left_out=bars[0] - bars[1], style=given.piece.tags.get("style")
+        tokens=tokens,
+        num_left_out=bars[0] - bars[1],
+        style=given.piece.tags.get("style"),
+        remark=given.remark,
     )
 
 
@@ -165,7 +170,8 @@ def interpolate(
         raise UserError(f"--steps must be 2 to {MOST_STEPS}, got {steps}")
     first, last = means_of(network, [one.tokens, other.tokens])
     points = slerp(first, last, np.linspace(0, 1, steps).tolist())
-    return written(model, points, seed=seed, decoding=_decoding(network, temperature), alike=True)
+    decoding = _decoding(model, temperature, one, other)
+    return written(model, points, seed=seed, decoding=decoding, alike=True)
 
 
 def restyle(
@@ -217,7 +223,7 @@ def restyle(
         model,
         latent.expand(num, -1),
         seed=seed,
-        decoding=_decoding(network, temperature),
+        decoding=_decoding(model, temperature, piece),
         prefix=prefix,
     )
 
@@ -241,5 +247,11 @@ def _mean_of_style(network: VAE, store: Store, style: str | None) -> Tensor:
     return means_of(network, rows).mean(0)
 
 
-def _decoding(network: VAE, temperature: float) -> Decoding:
-    return Decoding(temperature=temperature, max_bars=network.config.bars or None)
+def _decoding(model: Model, temperature: float, *given: ReadPiece) -> Decoding:
+    """At most as many bars as the model keeps, and at least as many as the shortest piece has.
+
+    Between two pieces the decoder may take a latent for the end of one.
+    """
+    least = min(int((piece.tokens == model.tokenizer.bar).sum()) for piece in given)
+    most = model.generator.config.bars or None
+    return Decoding(temperature=temperature, min_bars=least, max_bars=most)

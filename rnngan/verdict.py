@@ -37,7 +37,11 @@ def best_models(run: Run, *, say: Say) -> dict[str, AnyModel]:
 
 
 def generated_sides(models: dict[str, AnyModel], config: RunConfig) -> list[Side]:
-    """The same number of pieces of every model, drawn with the same seed; the last guided, too."""
+    """The same number of pieces of every model, drawn with the same seed; the last guided, too.
+
+    Where refinement leaves the generator alone, its pieces would be those before it: they are left
+    out.
+    """
     output = config.output
 
     def side(name: str, model: AnyModel, guide: Guide | None = None) -> Side:
@@ -45,8 +49,10 @@ def generated_sides(models: dict[str, AnyModel], config: RunConfig) -> list[Side
         pieces = generate_output(model, output, num=output.num_evaluated, seed=seed, guide=guide)
         return Side(name=name, pieces=tuple(pieces))
 
-    sides = [side(name, model) for name, model in models.items()]
-    name, model = list(models.items())[-1]
+    stages = list(models.items())
+    plain = stages[:1] if config.refine.objective == "residual" else stages
+    sides = [side(name, model) for name, model in plain]
+    name, model = stages[-1]
     if guide := guide_for(model, output.guide):
         sides.append(side(f"{name} and guided", model, guide))
     return sides

@@ -66,6 +66,11 @@ class Clock(nn.Module):
         )
         return lines + positions, last
 
+    def bar_sizes(self, tokens: Tensor, state: Tensor) -> Tensor:
+        """Ticks of a full bar at each token, `(batch, time)`; 0 before a metre is told."""
+        told = self.sizes[tokens]
+        return _latest(told, told > 0, state[:, 1])
+
     def waves(self, ticks: Tensor) -> Tensor:
         """Sines and cosines of ticks, `(..., 2 * NUM_PERIODS)`.
 

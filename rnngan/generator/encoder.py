@@ -61,13 +61,13 @@ class Encoder(nn.Module):
         passes = []
         for rnn, inputs in (
             (self.forwards, embedded),
-            (self.backwards, _picked(embedded, order)),
+            (self.backwards, picked(embedded, order)),
         ):
             states, *_ = self.cell.scan(inputs, begin, list(rnn.all_weights[0]), self.training)
             passes.append(states)
         last = (lengths - 1)[:, None]
-        ends = torch.cat([_picked(states, last).squeeze(1) for states in passes], dim=1)
-        return torch.cat([passes[0], _picked(passes[1], order)], dim=2), ends
+        ends = torch.cat([picked(states, last).squeeze(1) for states in passes], dim=1)
+        return torch.cat([passes[0], picked(passes[1], order)], dim=2), ends
 
 
 def _turned(lengths: Tensor, time: int) -> Tensor:
@@ -76,7 +76,7 @@ def _turned(lengths: Tensor, time: int) -> Tensor:
     return torch.where(length_mask(lengths, time), lengths[:, None] - 1 - places, places)
 
 
-def _picked(states: Tensor, places: Tensor) -> Tensor:
+def picked(states: Tensor, places: Tensor) -> Tensor:
     """`(batch, places, hidden)` from `(batch, time, hidden)`."""
     return states.gather(1, places[..., None].expand(-1, -1, states.shape[2]))
 

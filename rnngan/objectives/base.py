@@ -95,6 +95,7 @@ class AnyObjective(ABC):
     """Turns what the discriminator says into updates of the generator.
 
     Attributes:
+        moves: Whether there are steps, in which it moves the generator.
         plays: Whether a discriminator is trained along, and judges the samples.
         samples: Whether samples are wanted where none is.
         openings: Whether beginnings of real pieces are wanted.
@@ -102,6 +103,7 @@ class AnyObjective(ABC):
         discriminator_waits: If so, whether the discriminator is not to learn in this step.
     """
 
+    moves: ClassVar[bool] = True
     plays: ClassVar[bool] = True
     samples: ClassVar[bool] = False
     openings: ClassVar[bool] = False

@@ -10,6 +10,7 @@ from rnngan.objectives.gumbel import Gumbel
 from rnngan.objectives.importance import Importance
 from rnngan.objectives.leave_one_out import LeaveOneOut
 from rnngan.objectives.placebo import PlaceboConstant, PlaceboRandom, PlaceboShuffled
+from rnngan.objectives.residual import Residual
 from rnngan.objectives.rollout import Rollout
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -22,6 +23,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "placebo-constant": PlaceboConstant,
     "placebo-random": PlaceboRandom,
     "placebo-shuffled": PlaceboShuffled,
+    "residual": Residual,
     "rollout": Rollout,
 }
 """Names as in `RefineConfig.objective`."""

@@ -114,7 +114,7 @@ def played(
             progress.resume(refinement.step)
         else:
             refinement.begin(log)
-        while refinement.step < run.config.refine.steps and not refinement.stopped:
+        while refinement.step < refinement.num_steps and not refinement.stopped:
             refinement.play(log)
         refinement.conclude(log)
     return checkpoints.read_best()
@@ -229,7 +229,7 @@ class AnyRefinement(ABC):
                 if name in log
             ),
         )
-        if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
+        if self.step % self.config.validate_every == 0 or self.step == self.num_steps:
             self.look(monitor)
 
     def move(self, step: int) -> dict[str, float]:
@@ -283,6 +283,11 @@ class AnyRefinement(ABC):
         log |= {f"seconds_{name}": value for name, value in seconds.items()}
         log |= {f"share_{name}": value / total for name, value in seconds.items()}
         return log | {"generator_learning_rate": self.learning_rate}
+
+    @property
+    def num_steps(self) -> int:
+        """Steps until the end."""
+        return self.config.steps if self.objective.moves else 0
 
     @property
     def learning_rate(self) -> float:
@@ -425,11 +430,11 @@ class Refinement(AnyRefinement):
             seed=self.seed,
             progress=self.progress,
         )
-        monitor.scalars(self.step, {f"adversarial/{k}": v for k, v in figures.items()})
-        told = [figures[f"residual_auc_{i}"] for i in range(config.residual_rounds)]
+        for number, found in enumerate(figures):
+            monitor.scalars(number, {f"residual/{name}": value for name, value in found.items()})
         self.progress.say(
-            "chains ready: AUC of whole pieces from training pieces "
-            + ", ".join(f"{value:.3f}" for value in told)
+            "chains ready: AUC of their pieces before each round "
+            + ", ".join(f"{found['auc']:.3f}" for found in figures)
         )
         self.checkpoints.replace_best(replace(model, residual=residual))
 

@@ -120,7 +120,7 @@ def fit_residual(
     decoding: Decoding,
     seed: int,
     progress: Progress,
-) -> tuple[Residual, dict[str, float]]:
+) -> tuple[Residual, list[dict[str, float]]]:
     """A residual for a model's pieces, and how well each round told them from real ones.
 
     Args:
@@ -135,8 +135,8 @@ def fit_residual(
         progress: Shows it.
 
     Returns:
-        The residual, and for each round `residual_auc_ROUND`, on pieces that a committee's
-        members had not learnt from, and `residual_scale_ROUND`, `residual_moved_ROUND`.
+        The residual, and figures of each round: `auc`, on pieces that a committee's members had
+        not learnt from, its `scale`, and the share of candidates that chains `moved` to after it.
 
     Raises:
         UserError: The model has no discriminator.
@@ -154,7 +154,7 @@ def fit_residual(
     real_rows = torch.from_numpy(measure(real)).float()
     fakes = torch.from_numpy(np.vstack([moving.measured, plain.measured])).float()
     residual.standardise_by(torch.cat([real_rows, fakes]))
-    figures: dict[str, float] = {}
+    figures: list[dict[str, float]] = []
     way = rounds_in_steps(rounds, steps)
     with Progress("chains", steps, inside=progress) as inner:
         done = 0
@@ -169,12 +169,9 @@ def fit_residual(
             energy = energy_of(residual, rounds=number + 1)
             moved = [moving.move(energy) for _ in range(way.count(number + 1))]
             done += len(moved)
-            inner.update(done, f"round {number + 1}  AUC {found:.3f}  moved {np.mean(moved):.0%}")
-            figures |= {
-                f"residual_auc_{number}": found,
-                f"residual_scale_{number}": float(committee.scale),
-                f"residual_moved_{number}": float(np.mean(moved)),
-            }
+            share = sum(moved) / max(len(moved), 1)
+            inner.update(done, f"round {number + 1}  AUC {found:.3f}  moved {share:.0%}")
+            figures.append({"auc": found, "scale": float(committee.scale), "moved": share})
     return residual.eval(), figures
 
 

@@ -123,6 +123,8 @@ def test_the_attention_picture(command, trained, tmp_path):
         (["--no-repeat-ngram", "1"], "no_repeat_ngram must be at least 2"),
         (["--repetition-penalty", "0"], "repetition_penalty must be above 0"),
         (["--repetition-window", "0"], "repetition_window must be at least 1"),
+        (["--seed", "-1"], "--seed must be 0 to 2^64 - 1, got -1"),
+        (["--seed", str(2**64)], f"--seed must be 0 to 2^64 - 1, got {2**64}"),
         (["--stochastic-bean", "2"], "did you mean '--stochastic-beam'?"),
     ],
 )
@@ -174,6 +176,19 @@ def test_a_continuation_goes_on_with_the_primer(command, trained, primer):
     assert one != other
 
 
+def test_eight_pieces_behind_a_primer_longer_than_max_tokens(command, trained, tmp_path):
+    """`--max-tokens` counts what is new; and any metre and pitch will do."""
+    rows = [(12 * i, 12 * i + 12, 30 + i % 5, 80) for i in range(70)]
+    write_midi(Piece.from_rows(rows, metres=(Metre(0, 7, 8),)), tmp_path / "p.mid")
+    words = ["continue", tmp_path / "p.mid", "--checkpoint", trained, "--max-tokens", "30"]
+    files, said = command("a", *words)
+    assert len(files) == 8 and "the model knows no 7/8: " in said
+    for name in files:
+        piece = read_by_all(tmp_path / "a" / name)
+        assert piece.notes["pitch"][:70].tolist() == [row[2] for row in rows]
+        assert len(piece.notes) <= 70 + 30 // 2
+
+
 def test_a_model_file_continues_as_its_run_does(command, trained, primer):
     words = ["continue", primer, "--num", "1", "--bars", "2", "--checkpoint"]
     file = trained / "checkpoints" / "refine-best.safetensors"
@@ -186,9 +201,15 @@ def test_a_model_file_continues_as_its_run_does(command, trained, primer):
         (None, [], "No such file"),
         (b"no music", [], "cannot continue"),
         (b"", [], "the file is empty"),
-        (Piece.from_rows([(0, 24, 62)], metres=(Metre(0, 7, 8),)), [], "it is in 7/8, and this"),
-        (Piece.from_rows([(0, 24, 3)]), [], "its pitches are 3 to 3"),
-        (Piece.from_rows([(0, 24, 66)] * 1), ["--max-tokens", "4"], "--max-tokens must be above"),
+        (Piece.from_rows([(0, 24, 3), (24, 48, 125)]), [], "its pitches are 3 to 125"),
+        (Piece.from_rows([(0, 24, 66)]), ["--max-tokens", "0"], "--max-tokens must be at least 1"),
+        (Piece.from_rows([(0, 24, 66)]), ["--seed", "-1"], "--seed must be 0 to 2^64 - 1, got -1"),
+        (
+            Piece.from_rows([(0, 24, 66)]),
+            ["--tag", "style=x"],
+            "--tag style=x: this model knows no",
+        ),
+        (Piece.from_rows([(0, 24, 66)]), ["--tag-weight", "1"], "--tag-weight needs tags that it"),
         (Piece.from_rows([(0, 24, 66)]), ["--bars", "0"], "--bars must be 1 to 1000, got 0"),
         (Piece.from_rows([]), [], "cannot continue"),
     ],

@@ -151,7 +151,7 @@ def test_runs_of_other_music_are_one_clear_line(refused, trained, tmp_path):
         (["RUN", "--top-k", "0"], "top-k must be at least 1, got 0"),
         (["RUN", "--top-p", "1.5"], "top-p must be above 0 and below 1, got 1.5"),
         (["RUN", "--quality", "recall"], "bleu"),
-        (["RUN", "--seed", "-1"], "--seed must not be negative, got -1"),
+        (["RUN", "--seed", "-1"], "--seed must be 0 to 2^64 - 1, got -1"),
         (["RUN", "--tempratures", "1.0"], "did you mean '--temperatures'?"),
     ],
 )

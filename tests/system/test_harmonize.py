@@ -89,6 +89,15 @@ def test_a_melody_is_harmonized_and_read_by_all(run, melody, tmp_path):
     assert paths[0].read_bytes() != harmonize("three", "--seed", "1", "--no-wav")[0].read_bytes()
 
 
+def test_the_first_piece_as_a_score(run, melody, tmp_path, capsys):
+    words = ["--checkpoint", str(run), "--num", "1", "--no-wav", "--out", str(tmp_path / "out")]
+    assert main(["harmonize", str(melody), *words, "--score", str(tmp_path / "score.png")]) == 0
+    assert f"wrote {tmp_path / 'score.png'}" in capsys.readouterr().out
+    assert (tmp_path / "score.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["render", str(tmp_path / "out" / "000.mid"), "--score"]) == 0
+    assert len(list((tmp_path / "out").glob("000.*png"))) == 2
+
+
 def test_a_run_that_was_broken_off_ends_alike(duos, tmp_path, unwatched):
     words = [*duos, "--pretrain.validate-every", "2"]
     for name, steps in (("whole", ["6"]), ("broken", ["4", "6"])):
@@ -114,6 +123,8 @@ def test_what_cannot_be_is_refused_in_a_line(run, melody, duos, tmp_path, capsys
     error = refusal(capsys, "refine", *duos, "--run", run, "--pretrain.steps", 24)
     assert "refinement draws pieces from nothing; refine another --generator" in error
     assert "rnngan harmonize MELODY.mid" in refusal(capsys, "generate", run)
+    error = refusal(capsys, "frontier", run, "--out", tmp_path / "frontier")
+    assert f"{run}: seq2seq is told something before it writes, and the frontier" in error
     error = refusal(capsys, "continue", melody, "--checkpoint", run)
     assert "rnngan harmonize MELODY.mid" in error
     nowhere = tmp_path / "no.mid"

@@ -33,6 +33,7 @@ def words(corpus):
         *("--corpus", str(corpus), "--preset", "tiny", "--workers", "1", "--threads", "1"),
         *("--data.tags", "style", "--data.test-rate", "0.2", "--generator.bars", "2"),
         *("--generator.attention", "0", "--generator.latent-size", "4"),
+        *("--generator.latent-slots", "2"),
     ]
 
 
@@ -127,6 +128,11 @@ def test_what_cannot_be_is_refused_in_a_line(run, corpus, tmp_path, capsys):
     model = run / "checkpoints" / "pretrain-best.safetensors"
     error = refusal(capsys, "restyle", tune, "--style", "reel", "--checkpoint", model)
     assert "no run in" in error
+    error = refusal(capsys, "frontier", run, "--out", tmp_path / "frontier")
+    assert f"{run}: vae is told something before it writes, and the frontier compares" in error
+    assert "--seed must be 0 to" in refusal(
+        capsys, "interpolate", tune, other, "--checkpoint", run, "--seed", "-1"
+    )
     error = refusal(capsys, "generate", run, "--attention-picture", tmp_path / "a.png")
     assert "attention is drawn of generators alone that are told nothing before" in error
 

@@ -21,7 +21,11 @@ from rnngan.training.critic import Critic
 TINY = preset("tiny")
 NEEDS = {"gumbel": {"views": "tokens"}}
 """Settings of the discriminator that an objective cannot do without."""
-ALL = [(name, {"rollouts": 2} if name == "rollout" else {}) for name in OBJECTIVES]
+ALL = [
+    (name, {"rollouts": 2} if name == "rollout" else {})
+    for name, kind in OBJECTIVES.items()
+    if kind.moves
+]
 OFFLINE = ("importance", {"offline": True})
 
 

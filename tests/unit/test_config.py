@@ -38,6 +38,8 @@ NARROWER = {
     (RefineConfig, "minibatches"): st.sampled_from([1, 2, 4]),
     (GeneratorConfig, "attention"): st.integers(0, 64).map(lambda quarter: 4 * quarter),
     (GeneratorConfig, "attention_heads"): st.sampled_from([1, 2, 4]),
+    (GeneratorConfig, "latent_size"): st.integers(1, 64).map(lambda quarter: 4 * quarter),
+    (GeneratorConfig, "latent_slots"): st.sampled_from([1, 2, 4]),
     (GuardConfig, "auc"): st.floats(0.51, 1),
     (OutputConfig, "guide_candidates"): st.integers(2, 256),
 }
@@ -170,6 +172,8 @@ def test_what_does_not_exist_or_has_another_type(data, message):
         ("data", {"tags": ("",)}, "data.tags must be names"),
         ("generator", {"hidden_size": 0}, "generator.hidden_size must be above 0, got 0"),
         ("generator", {"layer_dropout": 1.0}, "generator.layer_dropout must be at least 0 and bel"),
+        ("generator", {"latent_size": 6, "latent_slots": 4}, "a multiple of latent_slots, 4"),
+        ("generator", {"kind": "vae", "bars": 0}, "generator.latent_slots must be 1 where"),
         ("discriminator", {"stride": -1}, "discriminator.stride must be at least 0"),
         ("discriminator", {"dropout": -0.1}, "discriminator.dropout must be at least 0"),
         ("pretrain", {"steps": 0}, "pretrain.steps must be above 0, got 0"),

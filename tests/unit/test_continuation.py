@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from rnngan.config import DataConfig
 from rnngan.continuation import read_primer
 from rnngan.errors import UserError
+from rnngan.given import nearest_metre
 from rnngan.music.midi import write_midi
-from rnngan.music.piece import DRUMS, Metre, Piece, Tempo
+from rnngan.music.piece import DRUMS, Metre, Piece, Tempo, bar_lines
 from rnngan.music.tokenizers.events import Events, EventsConfig
 from rnngan.music.tokenizers.frames import Frames, FramesConfig
 from rnngan.music.tokenizers.melody import Melody, MelodyConfig
@@ -144,6 +145,106 @@ def test_an_upbeat_in_a_metre_of_its_own_is_told_as_the_end_of_a_bar(primer_of):
     assert whole.metres == (Metre(0, 1, 4), Metre(24, 4, 4))
 
 
+@pytest.mark.parametrize(
+    ("metre", "known", "nearest"),
+    [
+        ("3/4", ["4/4", "2/4", "3/4"], "3/4"),
+        ("3/4", ["2/4", "4/4", "9/8", "6/8"], "6/8"),  # its bars are as long
+        ("4/4", ["3/4", "2/2"], "2/2"),
+        ("5/4", ["2/4", "9/8", "2/2", "4/4"], "4/4"),  # beats of quarters, and not of three eighths
+        ("15/8", ["2/2", "6/8", "12/8"], "12/8"),
+        ("7/8", ["2/4", "4/4", "6/8"], "4/4"),
+        ("2/1", ["3/4"], "3/4"),
+    ],
+)
+def test_the_nearest_metre(metre, known, nearest):
+    numerator, denominator = map(int, metre.split("/"))
+    found = nearest_metre(Metre(7, numerator, denominator), known)
+    assert (found.tick, found.name) == (7, nearest)
+
+
+def test_a_metre_without_a_token_becomes_one_that_has(primer_of):
+    """Twelve quarters of 5/4 are three bars of 4/4, and the music behind them is barred as well."""
+    piece = Piece.from_rows(
+        [(24 * i, 24 * i + 24, 60 + i, 80) for i in range(12)], metres=(Metre(0, 5, 4),)
+    )
+    primer = primer_of(piece, TUNES)
+    assert primer.remark.startswith("the model knows no 5/4: ")
+    assert primer.remark.endswith("primer.mid is barred in 4/4")
+    assert names(primer.tokens, TUNES).count("Bar") == 4 and primer.num_bars == 3
+    tokens = np.array([*primer.tokens, *ids(TUNES, "Position_0", "Pitch_72", "Duration_24", "End")])
+    whole = primer.continued(tokens, with_primer=True)
+    assert whole.notes[:-1].tolist() == piece.notes.tolist()
+    assert whole.notes["start"][-1] == 288 and whole.metres == (Metre(0, 4, 4),)
+
+
+def test_an_upbeat_and_a_metre_change_without_tokens_keep_their_bars(primer_of):
+    """3/4 is told as 6/8, whose bars are as long, by a tokenizer that knows no 3/4."""
+    tokenizer = Events(EventsConfig(metres=("2/2", "6/8"), lowest=48, highest=84))
+    piece = Piece.from_rows(
+        [(0, 24, 60), (24, 120, 62), (120, 192, 64)],
+        metres=(Metre(0, 1, 4), Metre(24, 4, 4), Metre(120, 3, 4)),
+    )
+    primer = primer_of(piece, tokenizer)
+    assert "no 4/4, 3/4: " in primer.remark and primer.remark.endswith("barred in 1/4, 2/2, 6/8")
+    more = ids(tokenizer, "Position_0", "Pitch_72", "Duration_24", "End")
+    whole = primer.continued(np.array([*primer.tokens, *more]), with_primer=True)
+    assert whole.notes["start"].tolist() == [0, 24, 120, 192]
+    assert whole.metres == (Metre(0, 1, 4), Metre(24, 2, 2), Metre(120, 6, 8))
+
+
+@pytest.mark.parametrize(
+    ("pitch", "fall", "semitones"),
+    [
+        (28, 2, 24),
+        (49, 2, 12),
+        (60, 2, 0),
+        (85, 2, -12),
+        (125, 2, -48),
+        (81, 34, 1),  # 47 to 81 among 48 to 84: no octave will do
+        (85, 34, -1),
+    ],
+)
+def test_a_primer_too_low_or_high_goes_on_where_it_is(primer_of, pitch, fall, semitones):
+    primer = primer_of(Piece.from_rows([(0, 24, pitch, 80), (24, 48, pitch - fall, 80)]), TUNES)
+    assert primer.semitones == semitones and primer.remark == ""
+    assert f"Pitch_{pitch + semitones}" in names(primer.tokens, TUNES)
+    more = ids(TUNES, f"Pitch_{pitch + semitones - 1}", "Duration_24", "End")
+    whole = primer.continued(np.array([*primer.tokens, *more]), with_primer=True)
+    assert whole.notes["pitch"].tolist() == [pitch, pitch - fall, pitch - 1]
+
+
+@pytest.mark.parametrize(("pitch", "new", "found"), [(2, 48, 0), (3, 54, 6), (125, 83, 119)])
+def test_what_would_leave_the_midi_range_stays_in_it_by_an_octave(primer_of, pitch, new, found):
+    """Told 4 octaves higher or lower, 48 becomes 0; 83 would be 131, and becomes 119."""
+    primer = primer_of(Piece.from_rows([(0, 24, pitch, 80)]), TUNES)
+    more = ids(TUNES, f"Pitch_{new}", "Duration_24", "End")
+    whole = primer.continued(np.array([*primer.tokens, *more]), with_primer=True)
+    assert whole.notes["pitch"].tolist() == [pitch, found]
+
+
+def test_tags_are_told_in_place_of_the_files_own(primer_of):
+    rows = [(24 * i, 24 * i + 24, 60 + p, 80) for i, p in enumerate([0, 4, 7, 12])]
+    primer = primer_of(Piece.from_rows(rows), BAND, tags={"style": "jig"})
+    assert names(primer.tokens, BAND)[1:3] == ["Tag_mode=major", "Tag_style=jig"]
+    primer = primer_of(Piece.from_rows(rows), BAND, tags={"mode": "minor"})
+    assert names(primer.tokens, BAND)[1:3] == ["Tag_mode=minor", "Tag_style="]
+    assert primer.piece.tags.get("mode") == "major"
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "tags", "message"),
+    [
+        (BAND, {"style": "jjig"}, "no piece of the corpus had this style; did you mean 'jig'"),
+        (TUNES, {"style": "jig"}, "this model knows no tag 'style'; it knows metre"),
+        (BAND, {"metre": "3/4"}, "--tag metre=3/4: a primer has its own metre; leave it out"),
+    ],
+)
+def test_tags_that_cannot_be_told_are_refused(primer_of, tokenizer, tags, message):
+    with pytest.raises(UserError, match=message):
+        primer_of(Piece.from_rows(SCALE), tokenizer, tags=tags)
+
+
 def test_a_bar_that_is_cut_short_in_the_middle_shifts_nothing(primer_of):
     """Decoding fills it up; what follows stands where the file's bars say."""
     piece = Piece.from_rows(
@@ -200,8 +301,8 @@ def test_tempo_and_tags_that_have_tokens_are_told(primer_of):
 @given(
     name=st.sampled_from(sorted(TOKENIZERS)),
     lengths=st.lists(st.sampled_from([3, 6, 12, 18, 24, 36]), min_size=1, max_size=12),
-    metre=st.sampled_from(["4/4", "6/8"]),
-    key=st.integers(-9, 9),
+    metre=st.sampled_from(["4/4", "6/8", "5/4", "3/8"]),
+    key=st.integers(-50, 50),
     seed=st.integers(0, 99),
 )
 def test_any_continuation_leaves_the_primer_alone(
@@ -210,8 +311,6 @@ def test_any_continuation_leaves_the_primer_alone(
     """In every key and metre, whatever tokens the grammar lets come."""
     tokenizer = TOKENIZERS[name]
     numerator, denominator = map(int, metre.split("/"))
-    if metre not in tokenizer.vocabulary.values("Metre"):
-        metre, numerator, denominator = "4/4", 4, 4
     if name in ("melody", "frames"):
         lengths = [max(length, 6) for length in lengths]
     ends = np.cumsum(lengths).tolist()
@@ -231,42 +330,35 @@ def test_any_continuation_leaves_the_primer_alone(
     whole = primer.continued(np.array(tokens), with_primer=True)
     assert whole.notes[: len(rows)].tolist() == piece.notes.tolist()
     new = whole.notes[len(rows) :]
-    assert (new["start"] >= piece.end).all()
+    assert (new["start"] >= piece.end).all() and (new["pitch"] <= 127).all()
     alone = primer.continued(np.array(tokens), with_primer=False)
     assert len(alone.notes) == len(new)
     if len(new):
         shift = np.unique(new["start"] - alone.notes["start"])
-        assert shift.tolist() == [
-            piece.bar_lines()[np.searchsorted(piece.bar_lines(), piece.end + 1) - 1]
-        ]
+        lines = bar_lines(primer.piece.metres, piece.end + 1)
+        assert shift.tolist() == [lines[np.searchsorted(lines, piece.end + 1) - 1]]
 
 
 # --- What is refused
 
 
 @pytest.mark.parametrize(
-    ("rows", "fields", "tokenizer", "message"),
+    ("rows", "tokenizer", "message"),
     [
-        (SCALE, {"metres": (Metre(0, 5, 4),)}, TUNES, "in 5/4, and this model knows only 4/4, 6/8"),
         (
-            SCALE,
-            {"metres": (Metre(0, 4, 4), Metre(96, 7, 8))},
+            [(0, 24, 40), (24, 48, 77)],
             TUNES,
-            "in 7/8, and this model knows only 4/4, 6/8, 3/4",
+            "its pitches are 40 to 77, and this model's 48 to 84; leave the outer ones out",
         ),
-        ([(0, 24, 30)], {}, TUNES, "its pitches are 30 to 30, and this model's 48 to 84"),
-        ([(0, 24, 60), (24, 48, 85)], {}, LINE, "its pitches are 60 to 85"),
-        ([(0, 24, 60), (0, 24, 64), (0, 24, 67)], {}, LINE, "3 notes sound at once"),
-        ([(0, 24, 60), (12, 48, 64)], {}, LINE, "2 notes sound at once"),
-        ([(0, 24, 40, 80, DRUMS)], {}, TUNES, "tokens for none of its instruments"),
-        ([(0, 24, 40, 80, DRUMS)], {}, ROLL, "tokens for none of its instruments"),
+        ([(0, 24, 60), (0, 24, 64), (0, 24, 67)], LINE, "3 notes sound at once"),
+        ([(0, 24, 60), (12, 48, 64)], LINE, "2 notes sound at once"),
+        ([(0, 24, 40, 80, DRUMS)], TUNES, "tokens for none of its instruments"),
+        ([(0, 24, 40, 80, DRUMS)], ROLL, "tokens for none of its instruments"),
     ],
 )
-def test_a_primer_that_the_tokens_cannot_tell_is_refused(
-    primer_of, rows, fields, tokenizer, message
-):
+def test_a_primer_that_the_tokens_cannot_tell_is_refused(primer_of, rows, tokenizer, message):
     with pytest.raises(UserError, match=message) as found:
-        primer_of(Piece.from_rows(rows, **fields), tokenizer)
+        primer_of(Piece.from_rows(rows), tokenizer)
     assert "cannot continue" in str(found.value) and "primer.mid" in str(found.value)
 
 

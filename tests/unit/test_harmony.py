@@ -108,8 +108,6 @@ def test_another_instrument_keeps_its_program(melody_of, model):
     [
         (Piece.from_rows([]), "the file has no note that begins and ends"),
         (Piece.from_rows([(0, 6, 40, 64, DRUMS)]), "there are no notes in it"),
-        (Piece.from_rows(TUNE, metres=(Metre(0, 5, 8),)),
-         "it is in 5/8, and this model knows only 4/4, 3/4"),
         (Piece.from_rows([(0, 24, 100)]), "its pitches are 100 to 100, and this model's 36 to 84"),
         (Piece.from_rows([(96 * i, 96 * i + 96, 60) for i in range(401)]),
          "it has 401 bars, more than 400; cut it"),
@@ -119,6 +117,32 @@ def test_a_bad_melody_gets_one_clear_line(melody_of, piece, why):
     with pytest.raises(UserError, match=f"^cannot harmonize .*melody.mid: {why}") as caught:
         melody_of(piece)
     assert "\n" not in str(caught.value)
+
+
+def test_a_metre_without_a_token_becomes_one_that_has(melody_of, model):
+    melody = melody_of(Piece.from_rows(TUNE, metres=(Metre(0, 5, 8),)))
+    assert melody.in_words().startswith("the model knows no 5/8: ")
+    (piece,) = harmonize(model, melody, num=1, seed=0)
+    assert piece.metres == (Metre(0, 3, 4),) and rows(piece, track=0) == TUNE
+
+
+@pytest.mark.parametrize(
+    ("name", "notation"),
+    [
+        ("rests.abc", "X:1\nM:4/4\nL:1/4\nK:C\nz4|z2x2|\n"),
+        (
+            "rests.musicxml",
+            '<score-partwise><part-list><score-part id="P1"><part-name>A</part-name></score-part>'
+            '</part-list><part id="P1"><measure number="1"><attributes><divisions>1</divisions>'
+            "<time><beats>4</beats><beat-type>4</beat-type></time></attributes>"
+            "<note><rest/><duration>4</duration></note></measure></part></score-partwise>",
+        ),
+    ],
+)
+def test_rests_alone_are_no_melody(tmp_path, model, name, notation):
+    (tmp_path / name).write_text(notation)
+    with pytest.raises(UserError, match=f"^cannot harmonize .*{name}: there are no notes in it"):
+        read_melody(tmp_path / name, model)
 
 
 def test_what_is_no_music_is_refused(tmp_path, model):

@@ -21,7 +21,7 @@ from rnngan.music.tokenizers.parts import first_bars
 from rnngan.training.checkpoint import Model
 
 CONFIG = GeneratorConfig(
-    kind="vae", embedding_size=8, hidden_size=12, attention=0, latent_size=4, bars=2
+    kind="vae", embedding_size=8, hidden_size=12, attention=0, latent_size=4, latent_slots=2, bars=2
 )
 
 
@@ -84,7 +84,7 @@ def test_the_ends_are_the_pieces_written_again(read, model):
     one, other = read(tune(1, "reel")), read(tune(2, "jig"))
     steps = interpolate(model, one, other, steps=5, seed=3, temperature=0.7)
     assert len(steps) == 5
-    how = {"seed": 3, "decoding": Decoding(temperature=0.7, max_bars=2)}
+    how = {"seed": 3, "decoding": Decoding(temperature=0.7, min_bars=2, max_bars=2)}
     for piece, step in ((one, steps[0]), (other, steps[-1])):
         assert written(model, means_of(model.generator, [piece.tokens]), **how)[0] == step
     points = slerp(*means_of(model.generator, [one.tokens, other.tokens]), [0.5])
@@ -106,7 +106,7 @@ def test_a_style_is_the_difference_of_means(read, model, store):
         return means_of(model.generator, rows).mean(0)
 
     (latent,) = means_of(model.generator, [piece.tokens])
-    decoding = Decoding(temperature=0.2, max_bars=2)
+    decoding = Decoding(temperature=0.2, min_bars=2, max_bars=2)
 
     def moved(shift):
         return written(model, (latent + shift).expand(2, -1), seed=5, decoding=decoding)
@@ -118,11 +118,22 @@ def test_a_style_is_the_difference_of_means(read, model, store):
     assert said == found
 
 
+def test_no_step_ends_before_the_shorter_of_both(read, model):
+    short, whole = read(Piece.from_rows([(0, 24, 60)])), read(tune(1, "reel"))
+    for pieces, least in (((short, whole), 1), ((whole, whole), 2)):
+        how = {"seed": 3, "decoding": Decoding(temperature=0.2, min_bars=least, max_bars=2)}
+        steps = interpolate(model, *pieces, steps=2, seed=3)
+        ends = means_of(model.generator, [piece.tokens for piece in pieces])
+        assert steps == written(model, ends, alike=True, **how)
+
+
 def test_to_its_own_style_a_piece_does_not_move(read, model, store):
     piece = read(tune(1, "reel"))
     same = restyle(model, piece, store, "reel", from_style="reel", seed=2)
     mean = means_of(model.generator, [piece.tokens])
-    assert same == written(model, mean, seed=2, decoding=Decoding(temperature=0.2, max_bars=2))
+    assert same == written(
+        model, mean, seed=2, decoding=Decoding(temperature=0.2, min_bars=2, max_bars=2)
+    )
 
 
 def test_a_style_told_by_its_tag(read, model, store):

@@ -600,11 +600,21 @@ class TestResidual:
         without = dataclasses.replace(best, residual=None)
         assert model_bytes(without) == model_bytes(latest)
         log = read_log(one, "refine")
-        for number in range(2):
-            (value,) = figures(log, f"residual_auc_{number}")
-            assert 0 <= value <= 1
-            (moved,) = figures(log, f"residual_moved_{number}")
-            assert 0 <= moved <= 1
+        for name in ("auc", "moved"):
+            found = [line[f"residual/{name}"] for line in log if f"residual/{name}" in line]
+            assert len(found) == 2 and all(0 <= value <= 1 for value in found)
+
+    def test_as_an_objective_it_leaves_the_generator_alone(
+        self, run, store, progress_of, read_log, pretrained_folder
+    ):
+        one = run(objective="residual", steps=5)
+        model = refine(one, store, progress=progress_of())
+        best = Checkpoints(pretrained_folder / "checkpoints", "pretrain", keep=1, say=print)
+        assert same_weights(weights(best.read_best().generator), weights(model.generator))
+        assert len(model.residual.committees) == 2
+        assert model.discriminator is not None
+        assert not figures(read_log(one, "refine"), "generator_loss")
+        assert checkpoints_of(one).steps() == [0]
 
     def test_broken_off_it_begins_anew_and_comes_to_the_same(
         self, run, store, progress_of, monkeypatch
