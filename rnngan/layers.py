@@ -45,16 +45,15 @@ def reset_recurrent(rnn: nn.RNNBase) -> None:
 
     torch's own, uniform in ±1/√hidden, leave networks of a few hundred units silent for their
     first hundreds of updates. Recurrent matrices become orthogonal (Saxe et al. 2014), those of the
-    input as in Glorot & Bengio 2010, biases and peepholes zero; an LSTM's forget gates begin open
-    (Gers et al. 2000).
+    input as in Glorot & Bengio 2010, each gate's for itself, biases and peepholes zero; an LSTM's
+    forget gates begin open (Gers et al. 2000).
     """
     hidden = rnn.hidden_size
     for name, weight in rnn.named_parameters():
-        if name.startswith("weight_hh"):
+        if name.startswith(("weight_hh", "weight_ih")):
+            reset = nn.init.orthogonal_ if name.startswith("weight_hh") else nn.init.xavier_uniform_
             for gate in torch.split(weight.data, hidden):
-                nn.init.orthogonal_(gate)
-        elif name.startswith("weight_ih"):
-            nn.init.xavier_uniform_(weight)
+                reset(gate)
         else:
             nn.init.zeros_(weight)
             if rnn.mode == "LSTM" and name.startswith("bias_ih"):

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_SHARPNESS = 5.0
+"""Size of the first queries and keys, in that of the states."""
+
 
 class Memory(NamedTuple):
     """What the attention has to look back on.
@@ -28,6 +31,9 @@ class CausalAttention(nn.Module):
     one such step goes on with a phrase that was met before. Nothing comes before the first token:
     its key is learned, and it is the place to look at when there is nothing to find.
 
+    Queries and keys begin as one projection of the states, so that like states find each other
+    before anything is learned; as two they would first have to learn to agree.
+
     References:
         Bahdanau, Cho & Bengio, "Neural machine translation by jointly learning to align and
         translate", 2015. Grave, Joulin & Usunier, "Improving neural language models with a
@@ -41,6 +47,14 @@ class CausalAttention(nn.Module):
         self.of_states = nn.Linear(hidden_size, 3 * width)
         self.of_tokens = nn.Linear(embedding_size, width, bias=False)
         self.first_key = nn.Parameter(torch.zeros(width))
+        self._reset()
+
+    def _reset(self) -> None:
+        """Make keys of queries; an LSTM's states begin small, hence the factor."""
+        query, key, _ = self.of_states.weight.data.chunk(3)
+        nn.init.normal_(query, std=_SHARPNESS / query.shape[1] ** 0.5)
+        key.copy_(query)
+        nn.init.zeros_(self.of_states.bias)
 
     def start(self, batch_size: int) -> Memory:
         """Memory before the first token."""

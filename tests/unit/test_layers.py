@@ -48,19 +48,21 @@ def test_grammar_log_softmax_computes_in_float32():
 @pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU])
 def test_recurrent_weights_begin_at_full_strength(kind):
     torch.manual_seed(0)
-    rnn = kind(6, 5, num_layers=2)
+    rnn = kind(24, 20, num_layers=2)
     reset_recurrent(rnn)
     for name, weight in rnn.named_parameters():
         if name.startswith("weight_hh"):
-            for gate in weight.detach().split(5):
-                torch.testing.assert_close(gate @ gate.T, torch.eye(5))
+            for gate in weight.detach().split(20):
+                torch.testing.assert_close(gate @ gate.T, torch.eye(20))
         elif name.startswith("bias"):
             expected = torch.zeros_like(weight)
             if kind is torch.nn.LSTM and name.startswith("bias_ih"):
-                expected[5:10] = 1  # input, forget, cell, output
+                expected[20:40] = 1  # input, forget, cell, output
             assert torch.equal(weight, expected)
         else:
-            assert 0.1 < weight.std() < 0.6
+            for gate in weight.detach().split(20):
+                std = (2 / sum(gate.shape)) ** 0.5
+                assert gate.std() == pytest.approx(std, rel=0.15)  # a deviation is 4 in 100
 
 
 def test_locked_dropout_drops_a_unit_for_the_whole_piece():

@@ -143,7 +143,7 @@ def test_a_piece_of_start_and_end_has_nothing_to_complete():
 def test_samples_longer_than_the_numbers_are_refused():
     generator = decided()
     samples = samples_of(generator)
-    with pytest.raises(ValueError, match="24 tokens, the numbers are for 10"):
+    with pytest.raises(ValueError, match=r"\d+ tokens, the numbers are for 10"):
         next(
             completions(
                 generator, TUNES.grammar, samples.tokens, samples.lengths, draws_of(length=10)

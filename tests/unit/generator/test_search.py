@@ -63,7 +63,7 @@ def decided(seed, sharpness=6):
 
 @pytest.fixture(scope="module")
 def generator():
-    return decided(2)
+    return decided(2, sharpness=10)
 
 
 def distribution(generator, decoding=AS_THE_MODEL):

@@ -98,7 +98,7 @@ def test_numbers_that_are_none_stop_the_stage(value):
 
 def test_the_loss_falls_and_the_best_is_returned(new_run, store, progress_of, read_log):
     config = changed(
-        TINY, pretrain={"steps": 60, "validate_every": 10, "learning_rate": 0.02, "batch_size": 8}
+        TINY, pretrain={"steps": 60, "validate_every": 10, "learning_rate": 0.005, "batch_size": 8}
     )
     run = new_run(config=config)
     model = pretrain(run, store, progress=progress_of())
