@@ -162,7 +162,7 @@ def test_a_relative_view_does_not_hear_transposition(kind, views):
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("views", VIEWS)
 def test_potentials_know_the_past_up_to_the_token_and_nothing_else(stride, views):
-    net = network(stride=stride, views=views, causal_head=True)
+    net = network(stride=stride, views=views, causal_head=True, hidden_size=24)
     (row,) = pieces(11)
     (whole,) = net.potentials(*batch([row]))
     for time in range(11):

@@ -633,10 +633,12 @@ class TestResidual:
         assert model_bytes(again) == expected
 
     def test_more_steps_later_fit_it_to_the_newer_model(self, run, store, progress_of, new_run):
-        expected = model_bytes(refine(run("once", steps=2), store, progress=progress_of()))
+        once = refine(run("once", steps=2), store, progress=progress_of())
         refine(run("later"), store, progress=progress_of())
         more = new_run("later", changed(TINY, refine=SOME_RESIDUAL | {"steps": 2}), resume=True)
-        assert model_bytes(refine(more, store, progress=progress_of(), resume=True)) == expected
+        later = refine(more, store, progress=progress_of(), resume=True)
+        for part in ("generator", "discriminator", "residual"):
+            assert same_weights(weights(getattr(later, part)), weights(getattr(once, part)))
 
     @pytest.mark.parametrize("changes", [{"residual_rounds": 0}, {"objective": "likelihood"}])
     def test_without_rounds_or_a_discriminator_there_is_none(
