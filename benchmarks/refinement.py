@@ -79,8 +79,11 @@ ARMS = (
 )  # fmt: skip
 SETUP: dict[str, dict[str, Any]] = {"pretrain": {"steps": 1000}}
 """A longer pretraining than that of the demo, which has to be done in ten minutes."""
-RESIDUAL = {"residual_rounds": 5, "residual_chains": 128, "residual_steps": 60}
-"""Likewise more chains than in the demo."""
+RESIDUAL = {
+    "discriminator_pretrain_steps": 100,
+    "residual_rounds": 5, "residual_chains": 128, "residual_steps": 60,
+}  # fmt: skip
+"""Likewise a longer training of the discriminator, and more chains, than in the demo."""
 BASELINE = ("T=0.8", "T=0.9", "T=1.0", "T=1.1")
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "critic": {"refine": {"steps": 0} | RESIDUAL, "discriminator": {"causal_head": True}},

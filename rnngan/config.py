@@ -269,7 +269,7 @@ class DiscriminatorConfig:
 class PretrainConfig:
     """Maximum likelihood; of the generator tuples, squared error."""
 
-    steps: int = 600
+    steps: int = 500
     """Updates at most."""
     batch_size: int = 32
     """Excerpts per update."""
@@ -375,7 +375,7 @@ class RefineConfig:
     """On the discriminator's gradient at real pieces, or between real and generated ones."""
     penalty_weight: float = 10.0
     """Weight of that penalty."""
-    discriminator_pretrain_steps: int = 100
+    discriminator_pretrain_steps: int = 80
     """Discriminator updates before the generator moves."""
     discriminator_updates: int = 2
     """Discriminator updates per step."""
