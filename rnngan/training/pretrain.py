@@ -128,6 +128,12 @@ class LikelihoodLesson(Lesson):
         self._validation = held_out_batches(store, "validation", division=self.division)
         self._pieces = store.pieces("validation", limit=MAX_HELD_OUT)
         self._num_notes = num_notes(self._validation, store.tokenizer)
+        if not self._num_notes:
+            raise UserError(
+                f"--generator {run.config.generator.kind} finds nothing to write: the validation "
+                "pieces of this corpus have a melody alone; take one whose pieces have several "
+                "parts, such as bach-chorales"
+            )
         self._evaluation = sample_evaluation(run, store, max_length=self._max_length)
 
     def loss(self, batch: Batch) -> tuple[Tensor, int]:

@@ -134,3 +134,9 @@ def test_what_cannot_be_is_refused_in_a_line(run, melody, duos, tmp_path, capsys
     assert "temperature must be above 0" in error
     error = refusal(capsys, "train", *duos, "--tokenizer", "frames", "--run", tmp_path / "frames")
     assert "seq2seq needs a corpus prepared with --tokenizer events, got frames" in error
+
+
+def test_a_corpus_of_one_part_leaves_nothing_to_write(settings, tmp_path, capsys):
+    words = [*settings, "--generator", "seq2seq", "--run", str(tmp_path / "run")]
+    error = refusal(capsys, "train", *words)
+    assert "--generator seq2seq finds nothing to write" in error
