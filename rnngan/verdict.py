@@ -37,11 +37,7 @@ def best_models(run: Run, *, say: Say) -> dict[str, AnyModel]:
 
 
 def generated_sides(models: dict[str, AnyModel], config: RunConfig) -> list[Side]:
-    """The same number of pieces of every model, drawn with the same seed; the last guided, too.
-
-    Where refinement leaves the generator alone, its pieces would be those before it: they are left
-    out.
-    """
+    """The same number of pieces of every model, drawn with the same seed; the last guided, too."""
     output = config.output
 
     def side(name: str, model: AnyModel, guide: Guide | None = None) -> Side:
@@ -49,13 +45,17 @@ def generated_sides(models: dict[str, AnyModel], config: RunConfig) -> list[Side
         pieces = generate_output(model, output, num=output.num_evaluated, seed=seed, guide=guide)
         return Side(name=name, pieces=tuple(pieces))
 
-    stages = list(models.items())
-    plain = stages[:1] if config.refine.objective == "residual" else stages
-    sides = [side(name, model) for name, model in plain]
-    name, model = stages[-1]
+    sides = [side(name, model) for name, model in distinct(models, config).items()]
+    name, model = list(models.items())[-1]
     if guide := guide_for(model, output.guide):
         sides.append(side(f"{name} and guided", model, guide))
     return sides
+
+
+def distinct(models: dict[str, AnyModel], config: RunConfig) -> dict[str, AnyModel]:
+    """The models whose generators differ: refinement may leave the pretrained one alone."""
+    kept = 1 if config.refine.objective == "residual" else len(models)
+    return dict(list(models.items())[:kept])
 
 
 def evaluate_stages(run: Run, store: Store, *, say: Say) -> Evaluation | None:
@@ -74,7 +74,10 @@ def evaluate_stages(run: Run, store: Store, *, say: Say) -> Evaluation | None:
         report_squared_errors(run, store, tuples, say=say)
     else:
         report_likelihoods(
-            run, store, {name: of_tokens(model) for name, model in models.items()}, say=say
+            run,
+            store,
+            {name: of_tokens(model) for name, model in distinct(models, run.config).items()},
+            say=say,
         )
     held_out = Side(name="held-out", pieces=tuple(store.pieces("test", limit=MAX_HELD_OUT)))
     if len(held_out.pieces) < 2:
@@ -83,8 +86,9 @@ def evaluate_stages(run: Run, store: Store, *, say: Say) -> Evaluation | None:
             "another run with a larger --data.test-rate, or more music, would"
         )
         return None
-    say(f"comparing {len(held_out.pieces)} held-out pieces with {', '.join(models)} music")
     sides = generated_sides(models, run.config)
+    names = ", ".join(side.name for side in sides)
+    say(f"comparing {len(held_out.pieces)} held-out pieces with music: {names}")
     evaluation = evaluate(
         held_out,
         sides,
